@@ -1,0 +1,62 @@
+# All of samrt's set-up: `make demo` shows it, `make test` proves it. Both may be run again at any time.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CXX ?= c++
+SOURCES := $(shell find engine cpp_ext setup.py pyproject.toml -type f -not -name '*.so' -not -path '*/__pycache__/*')
+EXPORT_SOURCES := $(shell find export -type f -name '*.py')
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test test-fast lint dev clean check-tools
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
+
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "samrt needs Python 3.10 or newer; '$(PYTHON)' is not. Run: make PYTHON=/path/to/python3.10 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' lacks the venv module (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@command -v $(CXX) >/dev/null || { \
+	  echo "No C++ compiler: '$(CXX)' is not found. Install g++ or clang (on Debian and Ubuntu: apt install g++), or run: make CXX=/path/to/compiler ..." >&2; exit 1; }
+	@inc=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_paths()["include"])'); test -f "$$inc/Python.h" || { \
+	  echo "Python's headers are missing: no Python.h in $$inc (on Debian and Ubuntu: apt install python3-dev)." >&2; exit 1; }
+
+$(BIN)/python: | check-tools
+	@$(PYTHON) -m venv $(VENV)
+
+NO_NETWORK := { echo "Installation failed, see above. If no package index could be reached, connect to a network or set PIP_INDEX_URL or PIP_FIND_LINKS to one that can be." >&2; exit 1; }
+
+$(VENV)/.runtime: $(SOURCES) | $(BIN)/python
+	@rm -rf build
+	@CXX=$(CXX) $(PIP) install --quiet --upgrade . || $(NO_NETWORK)
+	@touch $@
+
+$(VENV)/.test: $(SOURCES) $(EXPORT_SOURCES) constraints.txt | $(BIN)/python
+	@rm -rf build
+	@CXX=$(CXX) $(PIP) install --quiet --upgrade -c constraints.txt '.[export,test]' || $(NO_NETWORK)
+	@touch $@ $(VENV)/.runtime
+
+DEMO_BOX ?= 68,144,302,358
+
+demo: $(VENV)/.runtime ## install into .venv and segment the liver of an example image
+	@$(BIN)/samrt infer examples/ct_phantom.png --box $(DEMO_BOX) --output-dir out/demo --force
+
+test: $(VENV)/.test ## install the test tools into .venv and run the test suite
+	@$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test ## the tests without the slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.test ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+dev: | $(BIN)/python ## editable install for development
+	@CXX=$(CXX) $(PIP) install --quiet -c constraints.txt -e '.[export,test]' || $(NO_NETWORK)
+
+clean: ## remove what was built (not .venv)
+	@rm -rf build out *.egg-info engine/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find engine export tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@rm -f engine/samrt/_native*.so

@@ -1,0 +1,133 @@
+"""`samrt-export tiny pool | train | export | eval`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+
+def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the `tiny` verb."""
+    tiny = verbs.add_parser("tiny", help="train, export and evaluate the embedded default model")
+    steps = tiny.add_subparsers(dest="step", required=True, metavar="STEP")
+
+    pool = steps.add_parser("pool", help="write procedural training images")
+    pool.add_argument("folder", type=Path)
+    pool.add_argument("--count", type=int, default=10000)
+    pool.add_argument("--start", type=int, default=0, help="first number (several processes)")
+    pool.add_argument("--seed", type=int, default=1)
+    pool.set_defaults(run=_pool)
+
+    train = steps.add_parser("train", help="train, or go on after an interruption")
+    train.add_argument("out", type=Path, help="folder for checkpoints")
+    train.add_argument("--pool", type=Path, required=True)
+    train.add_argument("--real", type=Path, help="folder with index.json; only train-ok is read")
+    train.add_argument("--recipe", choices=sorted(RECIPES), default="full")
+    train.add_argument("--start-from", type=Path, help="checkpoint whose weights to begin with")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--threads", type=int, default=2)
+    train.add_argument("--device", default="cpu")
+    train.set_defaults(run=_train)
+
+    export = steps.add_parser("export", help="write the bundle")
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("-o", "--output", type=Path, required=True)
+    export.add_argument("--force", action="store_true", help="replace an existing bundle")
+    export.set_defaults(run=_export)
+
+    score = steps.add_parser("eval", help="accuracy on a folder of images with masks")
+    score.add_argument("data", type=Path, help="folder with index.json")
+    score.add_argument("--model", default="tiny", help="bundle name or path")
+    score.add_argument("--checkpoint", type=Path, help="evaluate a training checkpoint instead")
+    score.add_argument("--per-set", type=int, default=150)
+    score.add_argument("--seed", type=int, default=0)
+    score.add_argument("--clicks", type=int, default=5)
+    score.add_argument("--single", action="store_true", help="single mask instead of best of three")
+    score.add_argument("--json", type=Path, help="also write the figures here")
+    score.set_defaults(run=_eval)
+
+
+RECIPES: dict[str, tuple[tuple[int, int, int, int, float, float], ...]] = {
+    "full": ((256, 8, 4, 5500, 1.5e-3, 2e-4), (512, 4, 4, 1100, 6e-4, 1e-5)),
+    "smoke": ((128, 2, 2, 4, 1e-3, 1e-4),),
+}
+"""Phases: frame size, images, targets an image, steps, first and last learning rate."""
+
+
+def _pool(args: argparse.Namespace) -> int:
+    from samrt_export.tiny.data import build_pool
+
+    build_pool(args.folder, args.count, args.seed, start=args.start)
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from samrt_export.tiny.train import Phase, TrainOptions, train
+
+    train(
+        TrainOptions(
+            out=args.out,
+            pool=args.pool,
+            real=args.real,
+            phases=tuple(Phase(*p) for p in RECIPES[args.recipe]),
+            seed=args.seed,
+            threads=args.threads,
+            device=args.device,
+            start_from=args.start_from,
+        )
+    )
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from samrt_export.tiny.export import export_tiny
+
+    bundle = export_tiny(args.checkpoint, args.output, overwrite=args.force)
+    print(f"{bundle.path}: {json.dumps(dict(bundle.manifest.parity or {}), indent=1)}")
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    import samrt
+    from samrt_export.tiny.bundle_segmenter import BundleSegmenter
+    from samrt_export.tiny.evaluate import Segmenter, evaluate, format_table
+    from samrt_export.tiny.torch_segmenter import TorchSegmenter, load_checkpoint
+
+    segmenter: Segmenter
+    if args.checkpoint:
+        choose = (0,) if args.single else (1, 2, 3)
+        segmenter = TorchSegmenter(load_checkpoint(args.checkpoint), choose=choose)
+        name = str(args.checkpoint)
+    else:
+        predictor = samrt.load(args.model)
+        segmenter = BundleSegmenter(predictor, multimask=not args.single)
+        name = predictor.info.model_id
+    table = evaluate(segmenter, args.data, args.per_set, args.seed, args.clicks)
+    print(f"{name}, at most {args.per_set} targets a set, seed {args.seed}\n")
+    print(format_table(table))
+    if args.json:
+        record = {
+            "model": name,
+            "samrt": samrt.__version__,
+            "commit": _commit(),
+            "machine": f"{platform.machine()} {platform.system()}",
+            "per_set": args.per_set,
+            "seed": args.seed,
+            "mask": "single" if args.single else "highest predicted IoU of three",
+            "table": table,
+        }
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
