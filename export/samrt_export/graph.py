@@ -1,12 +1,13 @@
 """A small builder of ONNX graphs: named tensors, shared constants, no shape tensors.
 
-Weights may be stored as float16 with one Cast to float32 each: half the bytes on disk, and runtimes fold the
-cast away when they load the file, so that all arithmetic stays float32.
+Weights may be stored as float16 with one Cast to float32 each: half the bytes on disk, and
+runtimes fold the cast away when they load the file, so that all arithmetic stays float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,11 +61,11 @@ class GraphBuilder:
             raise ValueError(f"a weight of {self.name} does not fit float16: max {array.max():g}")
         return self.op("Cast", self.constant(half, "float16"), to=TensorProto.FLOAT)
 
-    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output."""
         return self.split_op(kind, 1, *inputs, **attributes)[0]
 
-    def split_op(self, kind: str, outputs: int, *inputs: str, **attributes: object) -> list[str]:
+    def split_op(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         """Append a node with several outputs."""
         names = [self._fresh(kind.lower()) for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, name=names[0], **attributes))

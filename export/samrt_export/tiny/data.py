@@ -1,7 +1,7 @@
-"""Training images: a pool of procedural samples, real cases that may be trained on, and augmentation.
+"""Training images: a pool of procedural samples, real train-ok cases, and augmentation.
 
-A drawn item is an image in the model frame (grey is repeated to three channels), and the masks of a few
-of its targets.  All randomness comes from the generator passed in.
+A drawn item is an image in the model frame (grey is repeated to three channels), and the masks
+of a few of its targets.  All randomness comes from the generator passed in.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 
 @dataclass(frozen=True)
 class Item:
-    """image (S, S, 3) float32 normalised and padded; masks (K, S, S) uint8 in {0, 1}; valid (h, w)."""
+    """image (S, S, 3) float32 normalised, padded; masks (K, S, S) and edges (S, S) uint8 0 or 1."""
 
     image: F32
     masks: U8
+    edges: U8
     valid: tuple[int, int]
 
 
 def build_pool(folder: Path, count: int, seed: int, size: int = 512, start: int = 0) -> None:
-    """Write samples `start` ... `count` - 1 into `folder`, one .npz each; existing files are kept."""
+    """Write samples `start` to `count` - 1 into `folder`, one .npz each; existing ones stay."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, count):
         path = folder / f"{i:06d}.npz"
@@ -150,12 +151,25 @@ def draw_item(
     masks = _pick(rng, layers, targets, size)
     if masks is None:
         return None
-    image = photometric(rng, image)
+    pixels = photometric(rng, image)
     out = np.zeros((size, size, 3), np.float32)
-    out[:oh, :ow] = (image - MEAN) / STD
+    out[:oh, :ow] = (pixels - MEAN) / STD
     full = np.zeros((len(masks), size, size), np.uint8)
     full[:, :oh, :ow] = masks
-    return Item(out, full, (oh, ow))
+    edges = np.zeros((size, size), np.uint8)
+    edges[:oh, :ow] = label_edges(layers)
+    return Item(out, full, edges, (oh, ow))
+
+
+def label_edges(layers: U8) -> U8:
+    """(L, h, w) label maps to (h, w): 1 beside every border between labels."""
+    out = np.zeros(layers.shape[1:], bool)
+    across, down = layers[:, :, 1:] != layers[:, :, :-1], layers[:, 1:] != layers[:, :-1]
+    out[:, 1:] |= across.any(axis=0)
+    out[:, :-1] |= across.any(axis=0)
+    out[1:] |= down.any(axis=0)
+    out[:-1] |= down.any(axis=0)
+    return out.astype(np.uint8)
 
 
 def _flip(rng: np.random.Generator, image: U8, layers: U8) -> tuple[U8, U8]:
@@ -190,7 +204,7 @@ def _pick(rng: np.random.Generator, layers: U8, count: int, size: int) -> U8 | N
 
 
 def photometric(rng: np.random.Generator, image: U8) -> F32:
-    """Contrast, curves, colour, noise and blur; (h, w, 1 or 3) uint8 to (h, w, 3) float32 0..255."""
+    """Contrast, curves, colour, noise, blur; (h, w, 1 or 3) uint8 to (h, w, 3) float32 0..255."""
     x = image.astype(np.float32) / 255
     grey = x.shape[2] == 1
     if not grey and rng.random() < 0.15:
@@ -238,7 +252,8 @@ def batch_source(
     return draw
 
 
-def stack(items: Sequence[Item]) -> tuple[F32, U8]:
-    """Images (B, 3, S, S) float32 and masks (B * K, S, S) uint8, prompts of one image adjacent."""
+def stack(items: Sequence[Item]) -> tuple[F32, U8, U8]:
+    """Images (B, 3, S, S), masks (B * K, S, S), those of one image adjacent, edges (B, S, S)."""
     images = np.stack([i.image for i in items]).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(images), np.concatenate([i.masks for i in items])
+    masks, edges = np.concatenate([i.masks for i in items]), np.stack([i.edges for i in items])
+    return np.ascontiguousarray(images), masks, edges

@@ -1,8 +1,8 @@
 """Accuracy of a promptable segmenter on folders of real images with masks.
 
-A folder has `index.json` (records with set, image, mask, label_value, box_xyxy, use).  Figures are averaged
-over the targets of a set, then over the sets.  Masks are chosen by the highest predicted IoU: the truth is
-never looked at, except to place corrective clicks.
+A folder has `index.json` (records with set, image, mask, label_value, box_xyxy, use).  Figures
+are averaged over the targets of a set, then over the sets.  Masks are chosen by the highest
+predicted IoU: the truth is never looked at, except to place clicks.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def jitter(
 def evaluate(
     segmenter: Segmenter, root: Path, per_set: int = 150, seed: int = 0, clicks: int = 5
 ) -> dict[str, dict[str, float]]:
-    """Per set: n and the means of box, jitter, point, refine, mask_fed, ellipse (Dice) and the NSDs."""
+    """Per set: n, the mean Dice of each way of prompting (see `_one`), and NSDs."""
     table: dict[str, dict[str, float]] = {}
     for name, records in choose_targets(root, per_set, seed).items():
         sums: dict[str, list[float]] = defaultdict(list)
@@ -104,7 +104,11 @@ def evaluate(
 
 
 def _one(
-    segmenter: Segmenter, truth: Mask, record: dict[str, object], rng: np.random.Generator, clicks: int
+    segmenter: Segmenter,
+    truth: Mask,
+    record: dict[str, object],
+    rng: np.random.Generator,
+    clicks: int,
 ) -> dict[str, float]:
     box = tuple(float(v) for v in record["box_xyxy"])  # type: ignore[attr-defined]
     tight = (box[0], box[1], box[2], box[3])

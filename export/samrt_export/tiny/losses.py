@@ -1,8 +1,8 @@
 """Mask and IoU losses.
 
-Masks: cross-entropy weighted towards the neighbourhood of the target plus soft Dice (Milletari et al.
-2016).  Mask 0 always learns; of masks 1 to 3 the best one does (Kirillov et al. 2023, section 3), the
-others a little, so that no token dies.
+Masks: cross-entropy weighted towards the neighbourhood of the target plus soft Dice (Milletari et
+al. 2016).  Mask 0 always learns; of masks 1 to 3 the best one does (Kirillov et al. 2023,
+section 3), the others a little, so that no token dies.
 """
 
 from __future__ import annotations
@@ -42,6 +42,18 @@ def mask_losses(logits: Tensor, target: Tensor) -> Tensor:
     both = (p * t).flatten(2).sum(2)
     dice = 1 - (2 * both + 1) / (p.flatten(2).sum(2) + t.flatten(2).sum(2) + 1)
     return 2 * bce + dice
+
+
+def edge_loss(logits: list[Tensor], edges: Tensor) -> Tensor:
+    """Cross-entropy of border maps; logits (B, 1, S/k, S/k), edges (B, S, S) in {0, 1}."""
+    total = torch.zeros((), device=edges.device)
+    for x in logits:
+        k = edges.shape[-1] // x.shape[-1]
+        target = F.max_pool2d(edges[:, None], k)
+        total = total + F.binary_cross_entropy_with_logits(
+            x, target, pos_weight=torch.tensor(3.0, device=edges.device)
+        )
+    return total / len(logits)
 
 
 def hard_iou(logits: Tensor, target: Tensor) -> Tensor:

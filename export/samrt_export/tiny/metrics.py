@@ -1,7 +1,8 @@
 """Dice, surface Dice (NSD) and IoU of binary masks.
 
-NSD after Nikolov et al. 2018 (arXiv 1809.04430) on pixel borders: the share of both borders that lies
-within `tolerance` pixels of the other border.  A border pixel is a mask pixel with a 4-neighbour outside.
+NSD after Nikolov et al. 2018 (arXiv 1809.04430) on pixel borders: the share of both borders that
+lies within `tolerance` pixels of the other border.  A border pixel is a mask pixel with a
+4-neighbour outside.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def dice(a: Mask, b: Mask) -> float:
 
 
 def border(mask: Mask) -> Mask:
-    """(H, W) bool: mask pixels with a 4-neighbour outside the mask (the frame counts as outside)."""
+    """(H, W) bool: mask pixels with a 4-neighbour outside (beyond the frame is outside)."""
     padded = np.pad(mask.astype(np.uint8), 1)
     eroded: Mask = cv2.erode(padded, CROSS)[1:-1, 1:-1] > 0
     return mask & ~eroded

@@ -1,9 +1,10 @@
 """The `tiny` network: SAM's shape (image encoder, prompt encoder, two-way decoder), our own parts.
 
-The image encoder is a small residual CNN with a top-down path.  It hands the decoder one stride-16
-embedding and three finer maps.  The decoder sees a prompt twice: as tokens (Fourier features of the
-coordinates plus a learned type, Kirillov et al. 2023, section 3 and appendix A) and as dense maps drawn
-on each grid (box-relative coordinates, an inscribed-ellipse field, click bumps, the previous mask).
+The image encoder is a small residual CNN with a top-down path.  It hands the decoder one
+stride-16 embedding and three finer maps.  The decoder sees a prompt twice: as tokens (Fourier
+features of the coordinates plus a learned type, Kirillov et al. 2023, section 3 and appendix A)
+and as dense maps drawn on a grid (box-relative coordinates, an inscribed-ellipse field, click
+bumps, the previous mask).
 
 Frames: coordinates are pixels of the model frame, axis order (x, y); maps are (N, C, h, w).
 """
@@ -66,7 +67,9 @@ class Residual(nn.Module):
             self.body = nn.Sequential(
                 ConvNorm(width, mid, 1), ConvNorm(mid, mid), ConvNorm(mid, width, 1, act=False)
             )
-        nn.init.zeros_(self.body[-1][1].weight)
+        last = list(self.body.modules())[-1]
+        if isinstance(last, nn.BatchNorm2d):
+            nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to the same shape."""
@@ -175,6 +178,45 @@ class PromptMaps(nn.Module):
         return torch.stack(parts, dim=1)
 
 
+def prototype_weights(maps: Tensor) -> Tensor:
+    """Where to look for the object's and the background's look: (N, 2, h, w) >= 0.
+
+    Object: the inscribed ellipse, positive clicks, the previous mask.  Background: a ring around the
+    box, negative clicks, outside the previous mask, and a little of everything.
+    """
+    ellipse, field, has = maps[:, 2], maps[:, 3], maps[:, 5]
+    ring = F.relu(1 - (field + 0.4).abs() * 3) * has
+    inside = F.relu(ellipse) + maps[:, 6] + F.relu(maps[:, 10])
+    outside = ring + maps[:, 8] + F.relu(-maps[:, 10]) * 0.1 + 0.003
+    return torch.stack([inside, outside], dim=1)
+
+
+class Prototypes(nn.Module):
+    """Compares every pixel's features with the mean features of object and background.
+
+    Few-shot segmentation's masked pooling (Wang et al. 2019, PANet), made linear in the features:
+    out = (I + A diag(p_in) + B diag(p_out)) f + bias(p), so one small matrix product per prompt.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(width, width) * width**-0.5 * 0.5)
+        self.b = nn.Parameter(torch.randn(width, width) * width**-0.5 * 0.5)
+        self.bias = nn.Linear(4 * width, width)
+
+    def forward(self, f: Tensor, weights: Tensor) -> Tensor:
+        """f (1 or N, C, h, w), weights (N, 2, h, w); (N, C, h, w)."""
+        c, h, w = f.shape[1:]
+        flat = f.flatten(2)
+        mass = weights.flatten(2)
+        pooled = mass @ flat.transpose(1, 2) / (mass.sum(2, keepdim=True) + 1e-3)
+        both = pooled.flatten(1)
+        bias: Tensor = self.bias(torch.cat([both, both * both], dim=1))
+        eye = torch.eye(c, device=f.device)
+        matrix = eye + self.a * pooled[:, :1] + self.b * pooled[:, 1:]
+        return (matrix.to(f.dtype) @ flat + bias[:, :, None]).view(-1, c, h, w)
+
+
 class Attention(nn.Module):
     """Multi-head attention with its own inner width; token axes (N, T, C)."""
 
@@ -191,7 +233,8 @@ class Attention(nn.Module):
         kh = self.k(k).view(n, -1, self.heads, d).transpose(1, 2)
         vh = self.v(v).view(n, -1, self.heads, d).transpose(1, 2)
         weights = torch.softmax(qh @ kh.transpose(-1, -2) * d**-0.5, dim=-1)
-        return self.out((weights @ vh).transpose(1, 2).reshape(n, -1, self.inner))
+        mixed: Tensor = self.out((weights @ vh).transpose(1, 2).reshape(n, -1, self.inner))
+        return mixed
 
 
 class TwoWayBlock(nn.Module):
@@ -237,7 +280,9 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(TwoWayBlock(cfg) for _ in range(cfg.layers))
         self.final = Attention(d, cfg.attention_dim, cfg.heads)
         self.final_norm = nn.LayerNorm(d)
-        self.mix16 = nn.Sequential(Residual(d, 64), Residual(d, 64))
+        self.mix16 = nn.Sequential(Residual(d, 64))
+        self.like8 = Prototypes(f8)
+        self.like4 = Prototypes(f4)
         self.down8 = nn.Conv2d(d, f8, 1)
         self.mix8 = Residual(f8)
         self.down4 = nn.Conv2d(f8, f4, 1)
@@ -254,7 +299,7 @@ class Decoder(nn.Module):
 
     def encode_position(self, xy: Tensor) -> Tensor:
         """(..., 2) in [0, 1] to (..., dim): random Fourier features (Tancik et al. 2020)."""
-        angle = (2 * xy - 1) @ self.gaussian * (2 * torch.pi)
+        angle: Tensor = (2 * xy - 1) @ self.gaussian * (2 * torch.pi)
         return torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
 
     def forward(
@@ -306,8 +351,11 @@ class Decoder(nn.Module):
         x = x.transpose(1, 2).reshape(n, -1, h, w)
 
         x = self.mix16(x)
-        x = self.mix8(F.relu(upsample(self.down8(x)) + high_res_s8 + self.dense8(grid8)))
-        x = self.mix4(F.relu(upsample(self.down4(x)) + high_res_s4 + self.dense4(grid4)))
+        weights4 = prototype_weights(grid4)
+        like8 = self.like8(high_res_s8, F.avg_pool2d(weights4, 2))
+        like4 = self.like4(high_res_s4, weights4)
+        x = self.mix8(F.relu(upsample(self.down8(x)) + like8 + self.dense8(grid8)))
+        x = self.mix4(F.relu(upsample(self.down4(x)) + like4 + self.dense4(grid4)))
         x = self.mix2(F.relu(upsample(self.down2(x)) + high_res_s2))
         weights = torch.stack([m(t[:, 1 + i]) for i, m in enumerate(self.hyper)], dim=1)
         f2 = x.shape[1]
@@ -316,10 +364,12 @@ class Decoder(nn.Module):
 
 
 class Tiny(nn.Module):
-    """Encoder and decoder together, as trained."""
+    """Encoder and decoder together, as trained; `edges` only helps the encoder to learn."""
 
     def __init__(self, cfg: TinyConfig | None = None) -> None:
         super().__init__()
         self.cfg = cfg or TinyConfig()
         self.encoder = Encoder(self.cfg)
         self.decoder = Decoder(self.cfg)
+        f4, f2 = self.cfg.fine[1:]
+        self.edges = nn.ModuleList([nn.Conv2d(f4, 1, 1), nn.Conv2d(f2, 1, 1)])

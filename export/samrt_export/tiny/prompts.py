@@ -1,7 +1,7 @@
 """Simulated users: boxes, clicks, corrections in error regions, previous masks.
 
-Coordinates are pixels of the model frame, (x, y), on pixel centres (a box is inclusive), as SamPredictor
-takes them.  Rows are padded with label -1.
+Coordinates are pixels of the model frame, (x, y), on pixel centres (a box is inclusive), as
+SamPredictor takes them.  Rows are padded with label -1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def tight_box(mask: U8) -> tuple[float, float, float, float]:
 def jitter_box(
     rng: np.random.Generator, box: tuple[float, float, float, float], share: float, size: int
 ) -> tuple[float, float, float, float]:
-    """Move every edge by up to +-`share` of the side, at least one pixel of play, inside the frame."""
+    """Move every edge by up to +-`share` of the side (at least one pixel), inside the frame."""
     x0, y0, x1, y1 = box
     dx, dy = max(1.0, (x1 - x0) * share), max(1.0, (y1 - y0) * share)
     mx, my = rng.uniform(-dx, dx, 2), rng.uniform(-dy, dy, 2)
@@ -102,7 +102,8 @@ def _surroundings(mask: U8) -> U8:
     w, h = x1 - x0 + 1, y1 - y0 + 1
     near = np.zeros_like(mask)
     near[max(0, y0 - h // 2) : y1 + h // 2 + 1, max(0, x0 - w // 2) : x1 + w // 2 + 1] = 1
-    return near & (1 - cv2.dilate(mask, np.ones((5, 5), np.uint8)))
+    grown: U8 = cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    return near & (1 - grown)
 
 
 def correct(rng: np.random.Generator, draft: Draft, truth: U8, guess: U8, deep: bool) -> bool:

@@ -1,8 +1,9 @@
-"""A trained checkpoint as a `Segmenter`, in PyTorch; the reference that the exported bundle must equal."""
+"""A trained checkpoint as a `Segmenter`, in PyTorch: what the exported bundle must equal."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,14 @@ F32 = npt.NDArray[np.float32]
 def load_checkpoint(path: Path, average: bool = True) -> Tiny:
     """The averaged (or the raw) weights of a training checkpoint, in eval mode."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in state["config"].items()}
+    fields: dict[str, Any] = dict(state["config"])
     model = Tiny(TinyConfig(**fields))
     model.load_state_dict(state["average" if average else "model"])
     return model.eval()
 
 
 def preprocess(image: npt.NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[int, int]]:
-    """SAM's rule: longest side to `size` (Pillow bilinear), mean and std, zeros right and bottom."""
+    """SAM's rule: longest side to `size` (Pillow bilinear), mean and std, zeros right and below."""
     scale = size / max(image.shape[:2])
     h, w = (int(v * scale + 0.5) for v in image.shape[:2])
     resized = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))

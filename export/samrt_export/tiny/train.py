@@ -1,7 +1,7 @@
 """Training of `tiny`: phases of growing resolution, seeded, resumable, CPU or GPU.
 
-Each step decodes every prompt twice: the first prompt, then the same prompt with corrections and the
-first round's logits as mask input.
+Each step decodes every prompt twice: the first prompt, then the same prompt with corrections and
+the first round's logits as mask input.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from samrt_export.tiny.data import Item, Pool, RealImages, batch_source, stack
-from samrt_export.tiny.losses import total_loss
+from samrt_export.tiny.losses import edge_loss, total_loss
 from samrt_export.tiny.model import Tiny, TinyConfig
-from samrt_export.tiny.prompts import Draft, correct, first_prompt, pack
+from samrt_export.tiny.prompts import F32, U8, Draft, correct, first_prompt, pack
+
+EDGE_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Feeder(threading.Thread):
         return got
 
 
-def half_target(masks: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def half_target(masks: U8) -> F32:
     """(N, S, S) uint8 to (N, S/2, S/2) float32 coverage."""
     small = [
         cv2.resize(m.astype(np.float32), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -112,7 +114,11 @@ def decode(
 
 
 def second_round(
-    rng: np.random.Generator, drafts: list[Draft], low: Tensor, iou: Tensor, target: np.ndarray  # type: ignore[type-arg]
+    rng: np.random.Generator,
+    drafts: list[Draft],
+    low: Tensor,
+    iou: Tensor,
+    target: F32,
 ) -> tuple[Tensor, Tensor]:
     """Adds corrections to `drafts`; the mask input (N, 1, h, w) and its presence (N)."""
     pick = torch.where(
@@ -201,13 +207,16 @@ def _phase(
         rng = np.random.default_rng([options.seed, 11, step])
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(phase, step - start)
-        images, masks = stack(items)
+        images, masks, edges = stack(items)
         target_np = half_target(masks)
         target = torch.from_numpy(target_np).to(device)
         model.train()
         with torch.autocast(device.type, dtype=torch.bfloat16):
             x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
-            maps = [m.repeat_interleave(phase.targets, 0) for m in model.encoder(x)]
+            features = model.encoder(x)
+            borders = [h(f).float() for h, f in zip(model.edges, features[2:], strict=True)]
+            aside = edge_loss(borders, torch.from_numpy(edges).to(device).float())
+            maps = [m.repeat_interleave(phase.targets, 0) for m in features]
             n, half = len(drafts), phase.size // 2
             empty = torch.zeros(n, 1, half, half, device=device)
             low, iou = decode(model, maps, drafts, empty, torch.zeros(n, device=device))
@@ -216,13 +225,14 @@ def _phase(
             low2, iou2 = decode(model, maps, drafts, mask_input, has)
             loss2, report2 = total_loss(low2, iou2, target)
         optimiser.zero_grad(set_to_none=True)
-        (loss + loss2).backward()
+        torch.autograd.backward(loss + loss2 + EDGE_WEIGHT * aside)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
         if torch.isfinite(norm):
             optimiser.step()
         decay = min(options.ema, (1 + step) / (20 + step))
         with torch.no_grad():
-            a, b = list(average.parameters()), list(model.parameters())
+            a: list[Tensor] = list(average.parameters())
+            b: list[Tensor] = list(model.parameters())
             torch._foreach_lerp_(a, b, 1 - decay)
             for p, q in zip(average.buffers(), model.buffers(), strict=True):
                 if p.dtype.is_floating_point:
@@ -230,6 +240,7 @@ def _phase(
         seen["loss"].append(float((loss + loss2).detach()))
         for k, v in report.items():
             seen[k].append(v)
+        seen["edges"].append(float(aside.detach()))
         seen["second"].append(report2["single"])
         if (step + 1) % options.log_every == 0:
             rate = (time.monotonic() - clock) / options.log_every
@@ -258,6 +269,3 @@ def save(
         part,
     )
     part.replace(path)
-
-
-

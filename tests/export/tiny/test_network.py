@@ -109,8 +109,10 @@ def test_prompt_maps_draw_the_box_and_the_clicks() -> None:
     assert maps.shape[0] == PROMPT_MAPS
     inside = maps[3] > 0
     rows, cols = np.nonzero(inside.numpy())
-    assert (cols.min() * 4 + 2 > 8) and (cols.max() * 4 + 2 < 72)
-    assert (rows.min() * 4 + 2 > 8) and (rows.max() * 4 + 2 < 40)
+    assert cols.min() * 4 + 2 > 8
+    assert cols.max() * 4 + 2 < 72
+    assert rows.min() * 4 + 2 > 8
+    assert rows.max() * 4 + 2 < 40
     y, x = np.unravel_index(int(maps[6].argmax()), (32, 32))
     assert abs(x * 4 + 2 - 40) <= 2
     assert abs(y * 4 + 2 - 24) <= 2

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         tiles.append(draw(s, a.side, not a.plain))
     while len(tiles) % a.cols:
         tiles.append(np.zeros_like(tiles[0]))
-    rows = [np.hstack(tiles[i:i + a.cols]) for i in range(0, len(tiles), a.cols)]
+    rows = [np.hstack(tiles[i : i + a.cols]) for i in range(0, len(tiles), a.cols)]
     if not cv2.imwrite(a.out, np.vstack(rows)):
         print(f"cannot write {a.out}", file=sys.stderr)
         return 1

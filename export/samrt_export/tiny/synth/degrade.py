@@ -58,8 +58,9 @@ def noise(rng: Rng, img: F32) -> F32:
         return f32(img * (f32(1) + times(g * f32(2.5 * s), img)))
     short = logu(rng, 1, 3)
     ang = uni(rng, 0, 3.14) if chance(rng, 0.4) else 0.0
-    return f32(img + times(oriented(rng, size, short * uni(rng, 4, 40), short, ang)
-                           * f32(0.7 * s), img))
+    return f32(
+        img + times(oriented(rng, size, short * uni(rng, 4, 40), short, ang) * f32(0.7 * s), img)
+    )
 
 
 def illumination(rng: Rng, img: F32) -> F32:
@@ -67,8 +68,11 @@ def illumination(rng: Rng, img: F32) -> F32:
     size = img.shape[0]
     if chance(rng, 0.6):
         f = smooth(rng, size, size * uni(rng, 0.4, 1.5)) * f32(uni(rng, 0.05, 0.25))
-        return f32(img * (f32(1) + times(f32(f), img)) if chance(rng, 0.7)
-                   else img + times(f32(f * f32(0.6)), img))
+        return f32(
+            img * (f32(1) + times(f32(f), img))
+            if chance(rng, 0.7)
+            else img + times(f32(f * f32(0.6)), img)
+        )
     x, y = grid(size)
     r2 = f32((x - f32(uni(rng, -0.4, 0.4))) ** 2 + (y - f32(uni(rng, -0.4, 0.4))) ** 2)
     return f32(img * times(f32(1 - r2 * f32(uni(rng, 0.1, 0.42))), img))
@@ -79,8 +83,11 @@ def resolution(rng: Rng, img: F32) -> F32:
     size = img.shape[0]
     n = max(16, int(size * logu(rng, 0.125, 0.6)))
     lo = cv2.resize(img, (n, n), interpolation=cv2.INTER_AREA)
-    how = cv2.INTER_NEAREST if chance(rng, 0.15) else (
-        cv2.INTER_CUBIC if chance(rng, 0.5) else cv2.INTER_LINEAR)
+    how = (
+        cv2.INTER_NEAREST
+        if chance(rng, 0.15)
+        else (cv2.INTER_CUBIC if chance(rng, 0.5) else cv2.INTER_LINEAR)
+    )
     return f32(cv2.resize(lo, (size, size), interpolation=how))
 
 
@@ -121,8 +128,16 @@ def marks(rng: Rng, img: U8) -> None:
         s = "".join(alphabet[int(i)] for i in rng.integers(0, len(alphabet), rng.integers(1, 14)))
         edge = uni(rng, 0.03, 0.12) if chance(rng, 0.5) else uni(rng, 0.88, 0.99)
         x = int(size * (uni(rng, 0.01, 0.12) if chance(rng, 0.5) else uni(rng, 0.6, 0.93)))
-        cv2.putText(img, s, (x, int(size * edge)), cv2.FONT_HERSHEY_SIMPLEX,
-                    uni(rng, 0.3, 0.7) * sc, col, 1, cv2.LINE_AA)
+        cv2.putText(
+            img,
+            s,
+            (x, int(size * edge)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            uni(rng, 0.3, 0.7) * sc,
+            col,
+            1,
+            cv2.LINE_AA,
+        )
     if chance(rng, 0.35):
         x = int(size * (uni(rng, 0.01, 0.05) if chance(rng, 0.5) else uni(rng, 0.94, 0.98)))
         step = int(size * uni(rng, 0.03, 0.1))

@@ -75,8 +75,11 @@ def smooth(rng: Rng, size: int, cell: float) -> F32:
         return unit(blur(white(rng, size), 0.45 * cell))
     n = max(4, round(2.0 * size / cell))
     pad = 4
-    g = f32(cv2.GaussianBlur(rng.standard_normal((n + 2 * pad, n + 2 * pad), dtype=np.float32),
-                             (7, 7), 1.1))[pad:-pad, pad:-pad]
+    g = f32(
+        cv2.GaussianBlur(
+            rng.standard_normal((n + 2 * pad, n + 2 * pad), dtype=np.float32), (7, 7), 1.1
+        )
+    )[pad:-pad, pad:-pad]
     return unit(f32(cv2.resize(g, (size, size), interpolation=cv2.INTER_CUBIC)))
 
 
@@ -101,18 +104,20 @@ def oriented(rng: Rng, size: int, long: float, short: float, angle: float) -> F3
     c, s = math.cos(angle), math.sin(angle)
     ax, ay = nx / diag, ny / diag
     h = size / 2.0
-    m = np.array([[c * ax, s * ax, nx / 2 - (c + s) * h * ax],
-                  [-s * ay, c * ay, ny / 2 + (s - c) * h * ay]], dtype=np.float64)
+    m = np.array(
+        [[c * ax, s * ax, nx / 2 - (c + s) * h * ax], [-s * ay, c * ay, ny / 2 + (s - c) * h * ay]],
+        dtype=np.float64,
+    )
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return unit(f32(cv2.warpAffine(g, m, (size, size), flags=flags,
-                                   borderMode=cv2.BORDER_REFLECT)))
+    return unit(f32(cv2.warpAffine(g, m, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)))
 
 
 def grid(size: int) -> tuple[F32, F32]:
     """Pixel coordinates (x, y), float32 (size, size), in [-1, 1]."""
     t = np.linspace(-1.0, 1.0, size, dtype=np.float32)
     return f32(np.broadcast_to(t[None, :], (size, size))), f32(
-        np.broadcast_to(t[:, None], (size, size)))
+        np.broadcast_to(t[:, None], (size, size))
+    )
 
 
 def ramp(rng: Rng, size: int) -> F32:
@@ -141,8 +146,7 @@ def voronoi(rng: Rng, size: int, pts: F32) -> tuple[F32, npt.NDArray[np.int32]]:
     if len(p) == 0:
         p = np.array([[size // 2, size // 2]], dtype=np.int64)
     src[p[:, 1], p[:, 0]] = 0
-    d, lab = cv2.distanceTransformWithLabels(src, cv2.DIST_L2, 5,
-                                             labelType=cv2.DIST_LABEL_PIXEL)
+    d, lab = cv2.distanceTransformWithLabels(src, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     return f32(d), np.asarray(lab, dtype=np.int32)
 
 

@@ -68,8 +68,17 @@ def rims(lab: U8, width: float) -> F32:
     return f32(np.exp(d * f32(-1.0 / max(width, 0.3))))
 
 
-def paint_labels(rng: Rng, lab: U8, n: int, colour: bool, *, means: F32 | None = None,
-                 tex: float = 1.0, soft: float | None = None, rim: float = 0.25) -> F32:
+def paint_labels(
+    rng: Rng,
+    lab: U8,
+    n: int,
+    colour: bool,
+    *,
+    means: F32 | None = None,
+    tex: float = 1.0,
+    soft: float | None = None,
+    rim: float = 0.25,
+) -> F32:
     """Render a label map with labels 0..n-1.
 
     means: float32 (n,) or (n, 3); random when None. tex: strength of per-label texture.
@@ -90,8 +99,9 @@ def paint_labels(rng: Rng, lab: U8, n: int, colour: bool, *, means: F32 | None =
         img += times(f32(smooth(rng, size, 200) * lut(amp, lab)), img)
     if chance(rng, rim):
         e = rims(lab, logu(rng, 0.8, 8.0))
-        amp = f32(rng.normal(0, 0.25, n)) if chance(rng, 0.5) else f32(
-            np.full(n, rng.normal(0, 0.3)))
+        amp = (
+            f32(rng.normal(0, 0.25, n)) if chance(rng, 0.5) else f32(np.full(n, rng.normal(0, 0.3)))
+        )
         img += times(f32(e * lut(amp, lab)), img)
     return img
 
@@ -109,8 +119,14 @@ def over(img: F32, mask: U8, value: F32 | float, *, soft: float = 0.7, alpha: fl
     return f32(img + (v - img) * a)
 
 
-def tint(rng: Rng, grey: F32, lo: Sequence[float], mid: Sequence[float], hi: Sequence[float],
-         jitter: float = 0.1) -> F32:
+def tint(
+    rng: Rng,
+    grey: F32,
+    lo: Sequence[float],
+    mid: Sequence[float],
+    hi: Sequence[float],
+    jitter: float = 0.1,
+) -> F32:
     """Grey (H, W) to colour (H, W, 3) through three jittered anchor colours at 0, 0.5, 1."""
     pts = np.array([lo, mid, hi], dtype=np.float64) + rng.normal(0, jitter, (3, 3))
     xs = np.linspace(0, 1, 256)

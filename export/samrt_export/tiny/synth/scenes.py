@@ -128,6 +128,6 @@ def generate(rng: Rng, size: int = 512, kind: str | None = None) -> Sample:
             return out
     lab = np.zeros((1, size, size), dtype=np.uint8)
     q = size // 4
-    lab[0, q:3 * q, q:3 * q] = 1
+    lab[0, q : 3 * q, q : 3 * q] = 1
     img = f32(0.4 + 0.3 * lab[0] + 0.03 * smooth(rng, size, 8))
     return Sample(u8(np.clip(img * 255, 0, 255)), lab, "things")

@@ -99,8 +99,13 @@ def smear(rng: Rng, size: int) -> Scene:
     r = logu(rng, 12, 55) * sc
     bg = f32(rng.uniform(0.72, 1.0, 3)) if chance(rng, 0.8) else f32(rng.uniform(0.1, 0.6, 3))
     red = f32(np.clip(np.array([0.8, 0.55, 0.55]) + rng.normal(0, 0.12, 3), 0, 1))
-    pts = scatter(rng, size, int(min(140, 0.45 * size * size / (r * r) * uni(rng, 0.15, 0.7))),
-                  r, uni(rng, 1.3, 2.2))
+    pts = scatter(
+        rng,
+        size,
+        int(min(140, 0.45 * size * size / (r * r) * uni(rng, 0.15, 0.7))),
+        r,
+        uni(rng, 1.3, 2.2),
+    )
     lab = np.zeros((size, size), dtype=np.uint8)
     pale = np.zeros((size, size), dtype=np.uint8)
     k = 0
@@ -129,8 +134,9 @@ def smear(rng: Rng, size: int) -> Scene:
         big_r = min(r * uni(rng, 1.2, 2.6), size * 0.3)
         x, y = rng.uniform(0.1, 0.9, 2) * size
         v = k + 1 + i
-        m = fill(size, blob(rng, x, y, big_r, aspect=uni(rng, 0.75, 1.3),
-                            rough=uni(rng, 0.02, 0.15)))
+        m = fill(
+            size, blob(rng, x, y, big_r, aspect=uni(rng, 0.75, 1.3), rough=uni(rng, 0.02, 0.15))
+        )
         img = over(img, m, cyto, soft=1.0, alpha=uni(rng, 0.8, 1))
         whole[m > 0] = v
         nuclei[m > 0] = 0
@@ -141,8 +147,20 @@ def smear(rng: Rng, size: int) -> Scene:
         for j in range(lobes):
             t = a0 + j * uni(rng, 1.1, 2.2)
             o = 0.12 * big_r if lobes == 1 else 0.42 * big_r
-            paint(nm, [blob(rng, x + math.cos(t) * o, y + math.sin(t) * o, nr,
-                            aspect=uni(rng, 0.6, 1.5), rough=0.15)], 1)
+            paint(
+                nm,
+                [
+                    blob(
+                        rng,
+                        x + math.cos(t) * o,
+                        y + math.sin(t) * o,
+                        nr,
+                        aspect=uni(rng, 0.6, 1.5),
+                        rough=0.15,
+                    )
+                ],
+                1,
+            )
         nm = u8(nm & m)
         nuclei[nm > 0] = v
     col = f32(nuc + (tex * f32(uni(rng, 0.02, 0.1)))[:, :, None])
@@ -155,14 +173,32 @@ def nuclei(rng: Rng, size: int) -> Scene:
     """Fluorescence nuclei or dense blob fields, bright on dark (or the inverse)."""
     sc = size / 512
     r = logu(rng, 5.5, 60) * sc
-    pts = scatter(rng, size, int(np.clip(size * size / (r * r) * uni(rng, 0.02, 0.25), 4, 240)),
-                  r, uni(rng, 1.2, 2.6))
+    pts = scatter(
+        rng,
+        size,
+        int(np.clip(size * size / (r * r) * uni(rng, 0.02, 0.25), 4, 240)),
+        r,
+        uni(rng, 1.2, 2.6),
+    )
     lab = np.zeros((size, size), dtype=np.uint8)
     rough, asp = uni(rng, 0.03, 0.2), uni(rng, 1.0, 2.0)
     common = uni(rng, 0, 6.28) if chance(rng, 0.3) else None
     for i, (x, y) in enumerate(pts):
-        paint(lab, [blob(rng, float(x), float(y), r * logu(rng, 0.65, 1.4),
-                         aspect=uni(rng, 1, asp), angle=common, rough=rough)], i + 1)
+        paint(
+            lab,
+            [
+                blob(
+                    rng,
+                    float(x),
+                    float(y),
+                    r * logu(rng, 0.65, 1.4),
+                    aspect=uni(rng, 1, asp),
+                    angle=common,
+                    rough=rough,
+                )
+            ],
+            i + 1,
+        )
     bg = uni(rng, 0.0, 0.2)
     amp = f32(bg + logu(rng, 0.2, 0.9) * np.exp(rng.normal(0, uni(rng, 0.1, 0.5), 256)))
     amp[0] = bg
@@ -196,8 +232,9 @@ def histology(rng: Rng, size: int) -> Scene:
     r = logu(rng, 32, 150) * sc
     nr = max(3.0, min(logu(rng, 3, 10) * sc, r * 0.16))
     polys: list[F32] = []
-    for x, y in scatter(rng, size, int(np.clip(0.35 * (size / r) ** 2, 1, 40)), r,
-                        uni(rng, 1.8, 2.6)):
+    for x, y in scatter(
+        rng, size, int(np.clip(0.35 * (size / r) ** 2, 1, 40)), r, uni(rng, 1.8, 2.6)
+    ):
         q = r * uni(rng, 0.6, 1.05)
         asp, ang = uni(rng, 1, 1.9), uni(rng, 0, 6.28)
         p = blob(rng, float(x), float(y), q, aspect=asp, angle=ang, rough=uni(rng, 0.05, 0.25))
@@ -210,7 +247,7 @@ def histology(rng: Rng, size: int) -> Scene:
     k = 0
     for p in polys:
         c = p.mean(axis=0)
-        for ring in ((0.88, 0.74) if chance(rng, 0.4) else (0.86,)):
+        for ring in (0.88, 0.74) if chance(rng, 0.4) else (0.86,):
             loop = np.concatenate([p, p[:1]])
             seg = np.linalg.norm(np.diff(loop, axis=0), axis=1)
             s = np.concatenate([[0], np.cumsum(seg)])
@@ -219,19 +256,36 @@ def histology(rng: Rng, size: int) -> Scene:
             for x, y in zip(xs, ys, strict=True):
                 gx, gy = c[0] + (x - c[0]) * ring, c[1] + (y - c[1]) * ring
                 k = k % 254 + 1
-                paint(nmap, [blob(rng, float(gx), float(gy), nr * uni(rng, 0.75, 1.15),
-                                  aspect=uni(rng, 1, 1.8),
-                                  angle=math.atan2(float(gy - c[1]), float(gx - c[0])))], k)
+                paint(
+                    nmap,
+                    [
+                        blob(
+                            rng,
+                            float(gx),
+                            float(gy),
+                            nr * uni(rng, 0.75, 1.15),
+                            aspect=uni(rng, 1, 1.8),
+                            angle=math.atan2(float(gy - c[1]), float(gx - c[0])),
+                        )
+                    ],
+                    k,
+                )
     nmap[lum > 0] = 0
     free = scatter(rng, size, int(rng.integers(5, 90)), nr, 3.0)
     for x, y in free:
         ix, iy = int(np.clip(x, 0, size - 1)), int(np.clip(y, 0, size - 1))
         if gland[iy, ix] == 0:
             k = k % 254 + 1
-            paint(nmap, [blob(rng, float(x), float(y), nr * uni(rng, 0.6, 1.2),
-                              aspect=uni(rng, 1, 2.6))], k)
-    img = f32(stroma + (fractal(rng, size, 60 * sc, 4, 0.7) * f32(uni(rng, 0.02, 0.06)))[:, :, None]
-              * f32([0.6, 1.2, 0.8]))
+            paint(
+                nmap,
+                [blob(rng, float(x), float(y), nr * uni(rng, 0.6, 1.2), aspect=uni(rng, 1, 2.6))],
+                k,
+            )
+    img = f32(
+        stroma
+        + (fractal(rng, size, 60 * sc, 4, 0.7) * f32(uni(rng, 0.02, 0.06)))[:, :, None]
+        * f32([0.6, 1.2, 0.8])
+    )
     img = over(img, u8(gland > 0), epi, soft=1.2, alpha=uni(rng, 0.35, 1))
     img = over(img, u8(lum > 0), lumen_c, soft=1.2, alpha=uni(rng, 0.5, 1))
     img = over(img, u8(nmap > 0), dark, soft=0.9, alpha=uni(rng, 0.6, 1))

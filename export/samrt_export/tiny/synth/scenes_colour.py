@@ -47,12 +47,20 @@ def _view(rng: Rng, size: int, shape: str) -> U8:
     elif shape == "octagon":
         c, o = size * uni(rng, 0.08, 0.3), size * uni(rng, 0, 0.06)
         e = size - o
-        p = [(o + c, o), (e - c, o), (e, o + c), (e, e - c), (e - c, e), (o + c, e), (o, e - c),
-             (o, o + c)]
+        p = [
+            (o + c, o),
+            (e - c, o),
+            (e, o + c),
+            (e, e - c),
+            (e - c, e),
+            (o + c, e),
+            (o, e - c),
+            (o, o + c),
+        ]
         cv2.fillPoly(m, [np.array(p, dtype=np.int32)], (1,))
     else:
         o = int(size * uni(rng, 0.01, 0.08))
-        m[o:size - o, o:size - o] = 1
+        m[o : size - o, o : size - o] = 1
     return m
 
 
@@ -76,13 +84,26 @@ def fundus(rng: Rng, size: int) -> Scene:
     for sg in (-1, 1):
         for _ in range(int(rng.integers(2, 5))):
             a = sg * uni(rng, 0.4, 2.2) + (math.pi if side > 0 else 0.0)
-            branches += tree(rng, (ox, oy), a, s * uni(rng, 0.2, 0.4) * zoom, w * uni(rng, 0.6, 1),
-                             depth=int(rng.integers(3, 6)), bend=uni(rng, 0.3, 0.8), limit=40)
+            branches += tree(
+                rng,
+                (ox, oy),
+                a,
+                s * uni(rng, 0.2, 0.4) * zoom,
+                w * uni(rng, 0.6, 1),
+                depth=int(rng.integers(3, 6)),
+                bend=uni(rng, 0.3, 0.8),
+                limit=40,
+            )
     disc = fill(size, blob(rng, ox, oy, r, aspect=uni(rng, 0.8, 1.1), angle=0.0, rough=0.03))
     cup = fill(size, blob(rng, ox + side * r * 0.1, oy, r * uni(rng, 0.3, 0.75), rough=0.05))
     cup = u8(cup & disc)
-    img = over(img, disc, f32(np.clip(np.array([0.98, 0.8, 0.5]) + rng.normal(0, 0.08, 3), 0, 1)),
-               soft=r * uni(rng, 0.02, 0.15), alpha=uni(rng, 0.35, 0.95))
+    img = over(
+        img,
+        disc,
+        f32(np.clip(np.array([0.98, 0.8, 0.5]) + rng.normal(0, 0.08, 3), 0, 1)),
+        soft=r * uni(rng, 0.02, 0.15),
+        alpha=uni(rng, 0.35, 0.95),
+    )
     img = over(img, cup, f32([1.0, 0.95, 0.78]), soft=r * 0.08, alpha=uni(rng, 0.1, 0.8))
     vm, ids = _draw(size, branches)
     vcol = f32(np.clip(np.array([0.5, 0.1, 0.06]) + rng.normal(0, 0.06, 3), 0, 1))
@@ -122,8 +143,16 @@ def angio(rng: Rng, size: int) -> Scene:
         t = uni(rng, 0.1, 0.9) * s
         p0 = [(t, 0.0), (t, s), (0.0, t), (s, t)][e]
         a = math.atan2(s / 2 - p0[1], s / 2 - p0[0]) + rng.normal(0, 0.4)
-        branches += tree(rng, p0, a, s * uni(rng, 0.18, 0.4), w, depth=int(rng.integers(2, 6)),
-                         bend=uni(rng, 0.2, 1.2), limit=50)
+        branches += tree(
+            rng,
+            p0,
+            a,
+            s * uni(rng, 0.18, 0.4),
+            w,
+            depth=int(rng.integers(2, 6)),
+            bend=uni(rng, 0.2, 1.2),
+            limit=50,
+        )
     vm, ids = _draw(size, branches)
     bg = uni(rng, 0.0, 0.75)
     delta = uni(rng, 0.15, 0.6) * (1 if bg < 0.35 else -1)
@@ -132,8 +161,13 @@ def angio(rng: Rng, size: int) -> Scene:
     if chance(rng, 0.4):
         for _ in range(int(rng.integers(1, 5))):
             x, y = rng.uniform(0, 1, 2) * s
-            img = over(img, organ(rng, size, float(x), float(y), s * uni(rng, 0.1, 0.35)),
-                       bg + rng.normal(0, 0.12), soft=uni(rng, 1, 8), alpha=uni(rng, 0.3, 1))
+            img = over(
+                img,
+                organ(rng, size, float(x), float(y), s * uni(rng, 0.1, 0.35)),
+                bg + rng.normal(0, 0.12),
+                soft=uni(rng, 1, 8),
+                alpha=uni(rng, 0.3, 1),
+            )
     if chance(rng, 0.25):  # capillary mesh around
         f = np.abs(smooth(rng, size, uni(rng, 6, 16)))
         img += f32(np.exp(-f * 6) * f32(delta * uni(rng, 0.2, 0.5)))
@@ -165,8 +199,10 @@ def skin(rng: Rng, size: int) -> Scene:
     s = float(size)
     tone = rng.uniform(0, 1)
     base = np.array([0.93, 0.74, 0.66]) * (1 - tone * 0.45) + rng.normal(0, 0.05, 3)
-    tex = f32(fractal(rng, size, s * 0.25, 5, 0.6) * f32(0.04)
-              + smooth(rng, size, uni(rng, 3, 9)) * f32(uni(rng, 0.005, 0.03)))
+    tex = f32(
+        fractal(rng, size, s * 0.25, 5, 0.6) * f32(0.04)
+        + smooth(rng, size, uni(rng, 3, 9)) * f32(uni(rng, 0.005, 0.03))
+    )
     img = f32(base + (tex[:, :, None] * f32([0.8, 1.0, 1.0])))
     img = f32(img + (ramp(rng, size) * f32(uni(rng, -0.08, 0.08)))[:, :, None])
     masks: list[U8] = []
@@ -174,8 +210,15 @@ def skin(rng: Rng, size: int) -> Scene:
     for _ in range(int(rng.choice([1, 1, 1, 1, 2, 3]))):
         r = s * logu(rng, 0.05, 0.42)
         x, y = s * np.clip(rng.normal(0.5, 0.12, 2), 0.1, 0.9)
-        p = blob(rng, float(x), float(y), r, aspect=logu(rng, 0.6, 1.6), rough=uni(rng, 0.05, 0.35),
-                 lobes=int(rng.integers(4, 14)))
+        p = blob(
+            rng,
+            float(x),
+            float(y),
+            r,
+            aspect=logu(rng, 0.6, 1.6),
+            rough=uni(rng, 0.05, 0.35),
+            lobes=int(rng.integers(4, 14)),
+        )
         m = fill(size, p)
         if overlaps(m, masks):
             continue
@@ -183,13 +226,17 @@ def skin(rng: Rng, size: int) -> Scene:
         hue = np.array([0.75, 0.5, 0.38]) if chance(rng, 0.7) else np.array([1.0, 0.6, 0.6])
         col = f32(base * hue ** uni(rng, 0.4, 1.6) * (1 if hue[0] == 1.0 else dark * 0.4 + 0.6))
         f = f32(fractal(rng, size, max(r * 0.6, 6), 4, 0.8) * f32(uni(rng, 0.01, 0.09)))
-        img = over(img, m, f32(col + f[:, :, None]), soft=min(fuzzy, r * 0.2),
-                   alpha=uni(rng, 0.55, 1))
+        img = over(
+            img, m, f32(col + f[:, :, None]), soft=min(fuzzy, r * 0.2), alpha=uni(rng, 0.55, 1)
+        )
         for _ in range(int(rng.integers(0, 4))):  # inner structure
             q = rng.normal(0, 0.35, 2) * r
-            inn = u8(organ(rng, size, float(x + q[0]), float(y + q[1]), r * uni(rng, .15, .5)) & m)
-            img = over(img, inn, f32(col * uni(rng, 0.4, 1.3)), soft=r * 0.06,
-                       alpha=uni(rng, 0.2, 0.9))
+            inn = u8(
+                organ(rng, size, float(x + q[0]), float(y + q[1]), r * uni(rng, 0.15, 0.5)) & m
+            )
+            img = over(
+                img, inn, f32(col * uni(rng, 0.4, 1.3)), soft=r * 0.06, alpha=uni(rng, 0.2, 0.9)
+            )
         if chance(rng, 0.25):
             ring = fill(size, f32((p - [x, y]) * uni(rng, 1.15, 1.6) + [x, y]))
             ring = u8(ring & (1 - m))
@@ -200,8 +247,9 @@ def skin(rng: Rng, size: int) -> Scene:
         a0 = uni(rng, 0, 6.28)
         for _ in range(int(rng.integers(3, 45))):
             x, y = rng.uniform(0, 1, 2) * s
-            c = curve(rng, (float(x), float(y)), a0 + rng.normal(0, 0.5), s * uni(rng, 0.1, 0.5),
-                      0.5, 20)
+            c = curve(
+                rng, (float(x), float(y)), a0 + rng.normal(0, 0.5), s * uni(rng, 0.1, 0.5), 0.5, 20
+            )
             stroke(hair, c, f32(np.full(20, uni(rng, 0.4, 1.3) * s / 512)), 1)
         img = over(img, hair, f32(base * uni(rng, 0.15, 0.6)), soft=0.6, alpha=uni(rng, 0.5, 1))
     if chance(rng, 0.2):
@@ -242,14 +290,20 @@ def mucosa(rng: Rng, size: int) -> Scene:
         dome = blur(f32(m), r * 0.35)
         lift = uni(rng, 0.0, 0.3) if chance(rng, 0.8) else -uni(rng, 0.05, 0.2)
         bump = shading(rng, m, r * uni(rng, 0.15, 0.4))
-        inner = f32(g * f32(0.5) + f32(0.25 + lift * 0.5) + dome * f32(lift * 0.6)
-                    + fractal(rng, size, max(r * 0.5, 8), 4, 0.7) * f32(uni(rng, 0.01, 0.06))
-                    + bump * f32(uni(rng, 0.0, 0.15)))
+        inner = f32(
+            g * f32(0.5)
+            + f32(0.25 + lift * 0.5)
+            + dome * f32(lift * 0.6)
+            + fractal(rng, size, max(r * 0.5, 8), 4, 0.7) * f32(uni(rng, 0.01, 0.06))
+            + bump * f32(uni(rng, 0.0, 0.15))
+        )
         g = f32(g + (inner - g) * a)
         hue += a * f32(rng.normal(0, 0.06))
         if chance(rng, 0.6):  # contact shadow
-            g -= f32(blur(f32(np.roll(m, (int(r * .1), int(r * .06)), (0, 1)) & (1 - m)), r * 0.06)
-                     * f32(uni(rng, 0.05, 0.3)))
+            g -= f32(
+                blur(f32(np.roll(m, (int(r * 0.1), int(r * 0.06)), (0, 1)) & (1 - m)), r * 0.06)
+                * f32(uni(rng, 0.05, 0.3))
+            )
         masks.append(m)
     if chance(rng, 0.5):
         b = tree(rng, (uni(rng, 0, s), 0.0), 1.5, s * 0.3, s * 0.004, depth=4, bend=0.9, limit=40)

@@ -58,16 +58,35 @@ def body_slice(rng: Rng, size: int) -> Scene:
     for _ in range(int(rng.integers(0, 7))):  # small round vessels
         k += 1
         j = int(rng.integers(0, len(xs)))
-        paint(lab, [blob(rng, float(xs[j]), float(ys[j]), s * uni(rng, 0.012, 0.04),
-                         aspect=uni(rng, 1, 1.5))], k)
+        paint(
+            lab,
+            [
+                blob(
+                    rng,
+                    float(xs[j]),
+                    float(ys[j]),
+                    s * uni(rng, 0.012, 0.04),
+                    aspect=uni(rng, 1, 1.5),
+                )
+            ],
+            k,
+        )
         kinds.append(str(rng.choice(["bright", "organ", "vessel"])))
     k += 1  # spine
     kinds.append("bone")
     sy = cy + r * uni(rng, 0.25, 0.55)
     paint(lab, [blob(rng, cx, sy, r * uni(rng, 0.1, 0.17), aspect=1.2, angle=0.0)], k)
     for sg in (-1, 1):
-        paint(lab, [band(curve(rng, (cx, sy + r * 0.12), math.pi / 2 - sg * 0.9, r * 0.25, 0.3, 12),
-                         f32(np.full(12, r * 0.03)))], k)
+        paint(
+            lab,
+            [
+                band(
+                    curve(rng, (cx, sy + r * 0.12), math.pi / 2 - sg * 0.9, r * 0.25, 0.3, 12),
+                    f32(np.full(12, r * 0.03)),
+                )
+            ],
+            k,
+        )
     for _ in range(int(rng.integers(0, 9))):  # ribs on the wall
         k += 1
         t = uni(rng, 0, 6.28)
@@ -76,8 +95,20 @@ def body_slice(rng: Rng, size: int) -> Scene:
             break
         j = int(rng.integers(0, len(mid[0])))
         t = math.atan2(mid[0][j] - cy, (mid[1][j] - cx) * 0.6) + math.pi / 2
-        paint(lab, [blob(rng, float(mid[1][j]), float(mid[0][j]), r * uni(rng, 0.025, 0.05),
-                         aspect=uni(rng, 1.2, 4), angle=t)], k)
+        paint(
+            lab,
+            [
+                blob(
+                    rng,
+                    float(mid[1][j]),
+                    float(mid[0][j]),
+                    r * uni(rng, 0.025, 0.05),
+                    aspect=uni(rng, 1.2, 4),
+                    angle=t,
+                )
+            ],
+            k,
+        )
         kinds.append("bone")
     lab[body == 0] = 0
     n = k + 1
@@ -85,9 +116,16 @@ def body_slice(rng: Rng, size: int) -> Scene:
     if real:
         base = uni(rng, 0.45, 0.6)
         sd = logu(rng, 0.015, 0.12)
-        val = {"air": 0.0, "fat": base - uni(rng, 0.15, 0.4), "muscle": base, "gas": 0.02,
-               "bone": uni(rng, 0.85, 1.1), "bright": base + uni(rng, 0.1, 0.3),
-               "cyst": base - uni(rng, 0.05, 0.2), "vessel": base + 0.03}
+        val = {
+            "air": 0.0,
+            "fat": base - uni(rng, 0.15, 0.4),
+            "muscle": base,
+            "gas": 0.02,
+            "bone": uni(rng, 0.85, 1.1),
+            "bright": base + uni(rng, 0.1, 0.3),
+            "cyst": base - uni(rng, 0.05, 0.2),
+            "vessel": base + 0.03,
+        }
         val["visceral"] = val["fat"] + uni(rng, -0.02, 0.1)
         mu = f32([val.get(c, base + rng.normal(0.03, sd)) for c in kinds])
         img = blur(lut(mu, lab), uni(rng, 0.6, 1.6))
@@ -149,11 +187,14 @@ def head(rng: Rng, size: int) -> Scene:
     hi, hj = uni(rng, 0.25, 0.7), uni(rng, 0.6, 1.2)
     for sg in (-1, 1):
         for up in (-1, 1):
-            p = curve(rng, (cx + sg * sep, cy), up * math.pi / 2 - sg * up * hi, vr * hj * 1.6, 0.2,
-                      14)
+            p = curve(
+                rng, (cx + sg * sep, cy), up * math.pi / 2 - sg * up * hi, vr * hj * 1.6, 0.2, 14
+            )
             paint(vent, [band(p, f32(np.linspace(1, 0.4, 14) * vr * uni(rng, 0.18, 0.34)))], 1)
-        deep = u8(fill(size, blob(rng, cx + sg * r * 0.26, cy, r * uni(rng, 0.08, 0.14),
-                                  aspect=0.6)) & brain)
+        deep = u8(
+            fill(size, blob(rng, cx + sg * r * 0.26, cy, r * uni(rng, 0.08, 0.14), aspect=0.6))
+            & brain
+        )
         lab[deep > 0] = 7 + (sg > 0)
     lab[vent > 0] = 6
     masks: list[U8] = []
@@ -199,8 +240,18 @@ def _surround(rng: Rng, size: int) -> tuple[U8, int]:
     """Background anatomy: a body of smooth regions, labels 0..n-1."""
     s = float(size)
     lab = np.zeros((size, size), dtype=np.uint8)
-    out = fill(size, blob(rng, s / 2, s / 2, s * uni(rng, 0.42, 0.75), aspect=uni(rng, 1, 1.5),
-                          angle=0.0, rough=0.05))
+    out = fill(
+        size,
+        blob(
+            rng,
+            s / 2,
+            s / 2,
+            s * uni(rng, 0.42, 0.75),
+            aspect=uni(rng, 1, 1.5),
+            angle=0.0,
+            rough=0.05,
+        ),
+    )
     lab[out > 0] = 1
     k = 1
     for _ in range(int(rng.integers(5, 15))):
@@ -220,8 +271,21 @@ def pelvis(rng: Rng, size: int) -> Scene:
     for sg in (-1, 1):
         q = s * uni(rng, 0.06, 0.11)
         paint(lab, [blob(rng, cx + sg * s * uni(rng, 0.25, 0.38), cy, q, rough=0.04)], n)
-        paint(lab, [blob(rng, cx + sg * r * 1.9, cy + r * 0.2, r * 0.5, aspect=0.35, angle=0.2 * sg,
-                         rough=0.1)], n + 1)
+        paint(
+            lab,
+            [
+                blob(
+                    rng,
+                    cx + sg * r * 1.9,
+                    cy + r * 0.2,
+                    r * 0.5,
+                    aspect=0.35,
+                    angle=0.2 * sg,
+                    rough=0.1,
+                )
+            ],
+            n + 1,
+        )
         n += 2
     if chance(rng, 0.6):
         paint(lab, [blob(rng, cx, cy - r * 2.0, r * uni(rng, 0.8, 1.3), aspect=1.3, angle=0.0)], n)
@@ -229,8 +293,15 @@ def pelvis(rng: Rng, size: int) -> Scene:
     paint(lab, [blob(rng, cx, cy + r * 1.8, r * uni(rng, 0.5, 0.8), rough=0.1)], n)
     n += 1
     gland = fill(size, blob(rng, cx, cy, r, aspect=uni(rng, 1.0, 1.5), angle=0.0, rough=0.05))
-    inner = u8(fill(size, blob(rng, cx, cy - r * 0.2, r * uni(rng, 0.55, 0.75), aspect=1.2,
-                               angle=0.0, rough=0.08)) & gland)
+    inner = u8(
+        fill(
+            size,
+            blob(
+                rng, cx, cy - r * 0.2, r * uni(rng, 0.55, 0.75), aspect=1.2, angle=0.0, rough=0.08
+            ),
+        )
+        & gland
+    )
     lab[gland > 0] = n
     lab[inner > 0] = n + 1
     les = u8(fill(size, blob(rng, cx + r * uni(rng, -0.6, 0.6), cy + r * 0.5, r * 0.22)) & gland)
@@ -262,12 +333,22 @@ def cardiac(rng: Rng, size: int) -> Scene:
     cav = fill(size, f32((epi_p - [cx, cy]) * f + [cx, cy] + off))
     b = uni(rng, 0, 6.28)
     rv_o = r * uni(rng, 0.7, 1.1)
-    rv = fill(size, blob(rng, cx + math.cos(b) * rv_o, cy + math.sin(b) * rv_o,
-                         r * uni(rng, 0.75, 1.1), aspect=uni(rng, 1, 1.7), angle=b + math.pi / 2,
-                         rough=0.1))
+    rv = fill(
+        size,
+        blob(
+            rng,
+            cx + math.cos(b) * rv_o,
+            cy + math.sin(b) * rv_o,
+            r * uni(rng, 0.75, 1.1),
+            aspect=uni(rng, 1, 1.7),
+            angle=b + math.pi / 2,
+            rough=0.1,
+        ),
+    )
     rv = u8(rv & (1 - epi))
-    shell = u8(cv2.dilate(u8(rv | epi), np.ones((3, 3), dtype=np.uint8),
-                          iterations=max(1, int(r * 0.06))))
+    shell = u8(
+        cv2.dilate(u8(rv | epi), np.ones((3, 3), dtype=np.uint8), iterations=max(1, int(r * 0.06)))
+    )
     lab[shell > 0] = n
     lab[rv > 0] = n + 1
     lab[epi > 0] = n + 2
@@ -278,16 +359,22 @@ def cardiac(rng: Rng, size: int) -> Scene:
     myo = uni(rng, 0.12, 0.4)
     if chance(rng, 0.25):
         blood, myo = myo, blood
-    mu[n], mu[n + 1], mu[n + 2], mu[n + 3] = uni(rng, 0.1, 0.9), blood + rng.normal(0, 0.04), myo, \
-        blood
+    mu[n], mu[n + 1], mu[n + 2], mu[n + 3] = (
+        uni(rng, 0.1, 0.9),
+        blood + rng.normal(0, 0.04),
+        myo,
+        blood,
+    )
     img = paint_labels(rng, lab, n + 4, False, means=mu, tex=0.6, soft=uni(rng, 0.8, 2.5), rim=0.1)
     if chance(rng, 0.5):  # papillary muscles inside the cavity
         for _ in range(2):
             t, q = uni(rng, 0, 6.28), r * f * 0.6
             m = fill(size, blob(rng, cx + math.cos(t) * q, cy + math.sin(t) * q, r * 0.1))
             img = over(img, u8(m & cav), myo + 0.1, soft=1.2)
-    return Scene(img, pack([cav, u8(epi & (1 - cav)), rv, epi] + (
-        [u8(epi | rv)] if chance(rng, 0.3) else [])))
+    return Scene(
+        img,
+        pack([cav, u8(epi & (1 - cav)), rv, epi] + ([u8(epi | rv)] if chance(rng, 0.3) else [])),
+    )
 
 
 def mr(rng: Rng, size: int) -> Scene:
@@ -296,11 +383,11 @@ def mr(rng: Rng, size: int) -> Scene:
     sc = head(rng, size) if k < 0.45 else pelvis(rng, size) if k < 0.7 else cardiac(rng, size)
     img = sc.image
     if chance(rng, 0.6):
-        img = f32(img * (f32(1) + smooth(rng, size, size * uni(rng, 0.5, 1.2))
-                         * f32(uni(rng, 0.05, 0.25))))
+        img = f32(
+            img
+            * (f32(1) + smooth(rng, size, size * uni(rng, 0.5, 1.2)) * f32(uni(rng, 0.05, 0.25)))
+        )
     if chance(rng, 0.5):
         g = f32(uni(rng, 0.01, 0.06))
         img = f32(np.sqrt((img + white(rng, size) * g) ** 2 + (white(rng, size) * g) ** 2))
     return Scene(img, sc.layers, sc.strength, sc.marks)
-
-

@@ -35,20 +35,34 @@ def chest(rng: Rng, size: int) -> Scene:
     lungs: list[U8] = []
     for sg in (-1, 1):
         x = cx + sg * s * uni(rng, 0.17, 0.22)
-        p = box(x, cy, hw * uni(rng, 0.85, 1.1), hh * uni(rng, 0.9, 1.05), sg * -0.1,
-                uni(rng, 2.0, 3.2))
+        p = box(
+            x, cy, hw * uni(rng, 0.85, 1.1), hh * uni(rng, 0.9, 1.05), sg * -0.1, uni(rng, 2.0, 3.2)
+        )
         top = np.clip((cy - p[:, 1]) / hh, 0, 1)
         p[:, 0] -= f32(sg * top * hw * 0.35)
         jag = blob(rng, x, cy, 1.0, rough=0.05)
-        th = np.interp(np.linspace(0, 1, len(p)), np.linspace(0, 1, len(jag)),
-                       np.linalg.norm(jag - [x, cy], axis=1))
+        th = np.interp(
+            np.linspace(0, 1, len(p)),
+            np.linspace(0, 1, len(jag)),
+            np.linalg.norm(jag - [x, cy], axis=1),
+        )
         p = f32((p - [x, cy]) * th[:, None] + [x, cy])
         m = fill(size, p)
         base = blob(rng, x, cy + hh * 1.05, hw * 1.1, aspect=1.6, angle=0.0, rough=0.03)
         paint(m, [base], 0)
         lungs.append(m)
-    heart = fill(size, blob(rng, cx + s * uni(rng, 0.01, 0.07), cy + hh * 0.45,
-                            s * uni(rng, 0.1, 0.16), aspect=1.25, angle=0.6, rough=0.05))
+    heart = fill(
+        size,
+        blob(
+            rng,
+            cx + s * uni(rng, 0.01, 0.07),
+            cy + hh * 0.45,
+            s * uni(rng, 0.1, 0.16),
+            aspect=1.25,
+            angle=0.6,
+            rough=0.05,
+        ),
+    )
     lungs = [u8(m & (1 - heart)) for m in lungs]
     both = u8(lungs[0] | lungs[1])
     img = _add(img, both, -dark, s * uni(rng, 0.002, 0.008))
@@ -62,15 +76,28 @@ def chest(rng: Rng, size: int) -> Scene:
         for sg in (-1, 1):
             t = np.linspace(0, 1, 24)
             w = hw * 2.1
-            path = f32(np.stack([cx + sg * (0.03 * s + w * np.sin(t * 1.75)),
-                                 y0 + hh * (0.5 * t - 0.28 * np.sin(math.pi * t))], 1))
+            path = f32(
+                np.stack(
+                    [
+                        cx + sg * (0.03 * s + w * np.sin(t * 1.75)),
+                        y0 + hh * (0.5 * t - 0.28 * np.sin(math.pi * t)),
+                    ],
+                    1,
+                )
+            )
             m = fill(size, band(path, f32(np.full(24, s * 0.012))))
             e = u8(cv2.morphologyEx(m, cv2.MORPH_GRADIENT, np.ones((3, 3), dtype=np.uint8)))
             img = _add(_add(img, m, rib, 1.0), e, rib * 0.5, 0.8)
     bones: list[U8] = []
     for sg in (-1, 1):
-        path = curve(rng, (cx + sg * s * 0.04, cy - hh * 0.75), -0.25 if sg > 0 else math.pi + 0.25,
-                     s * 0.34, 0.15, 20)
+        path = curve(
+            rng,
+            (cx + sg * s * 0.04, cy - hh * 0.75),
+            -0.25 if sg > 0 else math.pi + 0.25,
+            s * 0.34,
+            0.15,
+            20,
+        )
         m = fill(size, band(path, f32(np.full(20, s * uni(rng, 0.011, 0.02)))))
         img = _bone(img, m, uni(rng, 0.06, 0.15), s * 0.015)
         bones.append(m)
@@ -125,10 +152,13 @@ def bones(rng: Rng, size: int) -> Scene:
         w, h = s * uni(rng, 0.07, 0.16), s / n * uni(rng, 0.34, 0.44)
         for i in range(n):
             j = max(i, 1)
-            a = math.atan2(float(path[j, 1] - path[j - 1, 1]),
-                           float(path[j, 0] - path[j - 1, 0])) - math.pi / 2
-            p = box(float(path[i, 0]), float(path[i, 1]), w * uni(rng, 0.9, 1.1), h, a,
-                    uni(rng, 3, 8))
+            a = (
+                math.atan2(float(path[j, 1] - path[j - 1, 1]), float(path[j, 0] - path[j - 1, 0]))
+                - math.pi / 2
+            )
+            p = box(
+                float(path[i, 0]), float(path[i, 1]), w * uni(rng, 0.9, 1.1), h, a, uni(rng, 3, 8)
+            )
             m = fill(size, p)
             img = _bone(img, m, gain, w * 0.5)
             masks.append(m)
@@ -140,12 +170,21 @@ def bones(rng: Rng, size: int) -> Scene:
             x, y = rng.uniform(0.1, 0.9, 2) * s
             a, ln = uni(rng, 0, 6.28), s * uni(rng, 0.25, 0.8)
             hw = ln * uni(rng, 0.04, 0.1)
-            path = curve(rng, (float(x - math.cos(a) * ln / 2), float(y - math.sin(a) * ln / 2)), a,
-                         ln, 0.12, 24)
+            path = curve(
+                rng,
+                (float(x - math.cos(a) * ln / 2), float(y - math.sin(a) * ln / 2)),
+                a,
+                ln,
+                0.12,
+                24,
+            )
             t = np.abs(np.linspace(-1, 1, 24))
-            m = fill(size, band(path, f32(hw * (1 + uni(rng, 0.3, 1.2) * t ** 3))),
-                     blob(rng, float(path[0, 0]), float(path[0, 1]), hw * uni(rng, 1.4, 2.2)),
-                     blob(rng, float(path[-1, 0]), float(path[-1, 1]), hw * uni(rng, 1.2, 2)))
+            m = fill(
+                size,
+                band(path, f32(hw * (1 + uni(rng, 0.3, 1.2) * t**3))),
+                blob(rng, float(path[0, 0]), float(path[0, 1]), hw * uni(rng, 1.4, 2.2)),
+                blob(rng, float(path[-1, 0]), float(path[-1, 1]), hw * uni(rng, 1.2, 2)),
+            )
             img = _bone(img, m, gain, hw)
             masks.append(m)
             if chance(rng, 0.3):
@@ -192,12 +231,14 @@ def ultrasound(rng: Rng, size: int) -> Scene:
     elif chance(rng, 0.4):
         o = int(s * uni(rng, 0.02, 0.12))
         view[:] = 0
-        view[o:size - o, o:size - o] = 1
+        view[o : size - o, o : size - o] = 1
     base = uni(rng, 0.2, 0.5)
     ech = f32(base + fractal(rng, size, s * uni(rng, 0.1, 0.4), 4, 0.6) * f32(uni(rng, 0.03, 0.12)))
     if chance(rng, 0.6):  # tissue layers
-        ech += f32(np.sin((y + smooth(rng, size, s * 0.4) * f32(0.08)) * f32(uni(rng, 5, 22)))
-                   * f32(uni(rng, 0.02, 0.1)))
+        ech += f32(
+            np.sin((y + smooth(rng, size, s * 0.4) * f32(0.08)) * f32(uni(rng, 5, 22)))
+            * f32(uni(rng, 0.02, 0.1))
+        )
     for _ in range(int(rng.integers(0, 6))):  # distractor streaks
         m = tube_mask(rng, size, uni(rng, 0, s), uni(rng, 0, s), s * uni(rng, 0.04, 0.2))
         ech = _add(ech, m, uni(rng, -0.1, 0.25), uni(rng, 1.5, 6))
@@ -206,16 +247,29 @@ def ultrasound(rng: Rng, size: int) -> Scene:
         r = s * logu(rng, 0.03, 0.26)
         cx, cy = s * np.clip(rng.normal(0.5, 0.15, 2), 0.15, 0.85)
         if chance(rng, 0.75):
-            p = blob(rng, float(cx), float(cy), r, aspect=logu(rng, 0.7, 2.2),
-                     angle=rng.normal(0, 0.5), rough=uni(rng, 0.03, 0.2), lobes=8)
+            p = blob(
+                rng,
+                float(cx),
+                float(cy),
+                r,
+                aspect=logu(rng, 0.7, 2.2),
+                angle=rng.normal(0, 0.5),
+                rough=uni(rng, 0.03, 0.2),
+                lobes=8,
+            )
             m = fill(size, p)
         else:
             m = organ(rng, size, float(cx), float(cy), r)
         m = u8(m & view)
         if overlaps(m, masks):
             continue
-        lvl = base * (uni(rng, 0.02, 0.35) if chance(rng, 0.5) else
-                      uni(rng, 0.3, 0.75) if chance(rng, 0.75) else uni(rng, 1.4, 2.0))
+        lvl = base * (
+            uni(rng, 0.02, 0.35)
+            if chance(rng, 0.5)
+            else uni(rng, 0.3, 0.75)
+            if chance(rng, 0.75)
+            else uni(rng, 1.4, 2.0)
+        )
         t = r * uni(rng, 0.05, 0.3)
         d = f32(cv2.distanceTransform(u8(1 - m), cv2.DIST_L2, 3))
         outer = u8((d < t) & (view > 0))
@@ -223,8 +277,9 @@ def ultrasound(rng: Rng, size: int) -> Scene:
         ech = over(ech, m, f32(lvl + (ech - f32(ech.mean())) * f32(0.3)), soft=logu(rng, 0.8, 4))
         style = float(rng.random())
         if style < 0.5:
-            ech = over(ech, wall, base * uni(rng, 1.15, 2.0), soft=uni(rng, 1, 3),
-                       alpha=uni(rng, 0.3, 0.9))
+            ech = over(
+                ech, wall, base * uni(rng, 1.15, 2.0), soft=uni(rng, 1, 3), alpha=uni(rng, 0.3, 0.9)
+            )
             masks += [m, wall, outer] if style < 0.3 else [m]
         else:
             masks.append(m)
@@ -252,7 +307,7 @@ def bands(rng: Rng, size: int) -> Scene:
     t = np.linspace(0, 1, size)
     mid = s * uni(rng, 0.25, 0.5) + s * rng.normal(0, 0.12) * (t - 0.5)
     wave = smooth(rng, size, s * uni(rng, 0.3, 0.9))[0] * s * uni(rng, 0.005, 0.05)
-    pit = -np.exp(-((t - uni(rng, 0.3, 0.7)) / 0.09) ** 2) * s * uni(rng, 0, 0.08)
+    pit = -np.exp(-(((t - uni(rng, 0.3, 0.7)) / 0.09) ** 2)) * s * uni(rng, 0, 0.08)
     pit *= chance(rng, 0.5)
     total = s * uni(rng, 0.2, 0.6)
     fr = rng.dirichlet(np.full(n, uni(rng, 0.8, 4)))
@@ -268,7 +323,9 @@ def bands(rng: Rng, size: int) -> Scene:
     mu = f32(rng.uniform(0.12, 0.9, n + 2))
     mu[0] = uni(rng, 0.0, 0.12)
     mu[n + 1] = uni(rng, 0.05, 0.3)
-    mu[1:n + 1:2] = f32(np.clip(mu[1:n + 1:2] * 0.5 + (0.35 if chance(rng, 0.5) else 0.0), 0, 1))
+    mu[1 : n + 1 : 2] = f32(
+        np.clip(mu[1 : n + 1 : 2] * 0.5 + (0.35 if chance(rng, 0.5) else 0.0), 0, 1)
+    )
     ech = blur(lut(mu, lab), uni(rng, 0.7, 2.2))
     fade = np.clip((rows - f32(top)[None, :] - f32(total)) / s, 0, 1)
     ech = f32(ech * np.exp(-fade * uni(rng, 1, 6)))
@@ -277,8 +334,12 @@ def bands(rng: Rng, size: int) -> Scene:
     for _ in range(int(rng.choice([0, 1, 2, 5]))):
         cx = uni(rng, 0.1, 0.9) * s
         cy = float(top[int(cx)]) + uni(rng, 0.15, 0.85) * total
-        m = fill(size, blob(rng, cx, cy, s * logu(rng, 0.015, 0.09), aspect=uni(rng, 1, 3), angle=0,
-                            rough=0.12))
+        m = fill(
+            size,
+            blob(
+                rng, cx, cy, s * logu(rng, 0.015, 0.09), aspect=uni(rng, 1, 3), angle=0, rough=0.12
+            ),
+        )
         m = u8(m & inside)
         ech = over(ech, m, uni(rng, 0.02, 0.15), soft=uni(rng, 0.8, 2))
         masks.append(m)

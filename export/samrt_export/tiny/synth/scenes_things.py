@@ -34,15 +34,19 @@ def things(rng: Rng, size: int) -> Scene:
     lab = np.zeros((size, size), dtype=np.uint8)
     extra: list[U8] = []
     soft = logu(rng, 0.3, 2.0)
-    k = 0
     scale = 0.45 if n <= 2 else 0.28 if n <= 5 else 0.16
     for i in range(n):
         r = s * logu(rng, 0.018, scale)
         x, y = rng.uniform(-0.02, 1.02, 2) * s
         thin = chance(rng, 0.12)
         if thin:
-            p = curve(rng, (float(x), float(y)), uni(rng, 0, 6.28), s * uni(rng, 0.2, 0.9),
-                      uni(rng, 0.2, 2.0))
+            p = curve(
+                rng,
+                (float(x), float(y)),
+                uni(rng, 0, 6.28),
+                s * uni(rng, 0.2, 0.9),
+                uni(rng, 0.2, 2.0),
+            )
             m = np.zeros((size, size), dtype=np.uint8)
             stroke(m, p, f32(np.full(40, logu(rng, 0.9, 6) * s / 512)), 1)
         else:
@@ -50,7 +54,7 @@ def things(rng: Rng, size: int) -> Scene:
             if chance(rng, 0.06):  # two-component target
                 x2, y2 = rng.uniform(0.1, 0.9, 2) * s
                 m = u8(m | shape(rng, size, float(x2), float(y2), r))
-        k += 1
+        k = i + 1
         if camo:  # texture-defined border: same mean, other texture
             amp = max(amp0, 0.1)
             val = _value(rng, pal[0], bank[1 + i % 2], colour, amp)
@@ -61,8 +65,10 @@ def things(rng: Rng, size: int) -> Scene:
                 col = f32(col + 0.15 * (1 if float(pal[0].mean()) < 0.5 else -1))
             val = _value(rng, col, bank[i % 3], colour, logu(rng, 0.005, 0.15))
         if chance(rng, 0.3):
-            val = f32(val + times(ramp(rng, size) * f32(uni(rng, -0.25, 0.25) * s / (r + 0.1 * s)
-                                                        * 0.3), val))
+            val = f32(
+                val
+                + times(ramp(rng, size) * f32(uni(rng, -0.25, 0.25) * s / (r + 0.1 * s) * 0.3), val)
+            )
         img = over(img, m, val, soft=soft)
         lab[m > 0] = k
         for e in extra:
@@ -70,15 +76,16 @@ def things(rng: Rng, size: int) -> Scene:
         if not thin and chance(rng, 0.45):  # internal parts: edges that are not the border
             for _ in range(int(rng.integers(1, 4))):
                 px, py = rng.normal(0, 0.35, 2) * r
-                part = u8(shape(rng, size, float(x + px), float(y + py),
-                                r * uni(rng, 0.12, 0.45)) & m)
-                img = over(img, part, palette(rng, 1, colour)[0], soft=soft,
-                           alpha=uni(rng, 0.4, 1))
+                part = u8(
+                    shape(rng, size, float(x + px), float(y + py), r * uni(rng, 0.12, 0.45)) & m
+                )
+                img = over(img, part, palette(rng, 1, colour)[0], soft=soft, alpha=uni(rng, 0.4, 1))
                 if chance(rng, 0.35):
                     extra.append(part.copy())
         if chance(rng, 0.25):
-            img = f32(img + times(shading(rng, m, max(1.0, r * 0.15)) * f32(uni(rng, 0.05, 0.3)),
-                                  img))
+            img = f32(
+                img + times(shading(rng, m, max(1.0, r * 0.15)) * f32(uni(rng, 0.05, 0.3)), img)
+            )
     if chance(rng, 0.15):
         img = f32(img + times(rims(lab, uni(rng, 0.6, 3)) * f32(uni(rng, -0.4, 0.4)), img))
     layers = [lab]
@@ -102,12 +109,26 @@ def soft_blobs(rng: Rng, size: int) -> Scene:
     for k in range(int(rng.choice([1, 1, 2, 4]))):
         r = s * logu(rng, 0.025, 0.3)
         x, y = rng.uniform(0.1, 0.9, 2) * s
-        m = fill(size, blob(rng, float(x), float(y), r, aspect=logu(rng, 0.5, 2),
-                            rough=uni(rng, 0.05, 0.35), lobes=9))
+        m = fill(
+            size,
+            blob(
+                rng,
+                float(x),
+                float(y),
+                r,
+                aspect=logu(rng, 0.5, 2),
+                rough=uni(rng, 0.05, 0.35),
+                lobes=9,
+            ),
+        )
         delta = f32(rng.normal(0, 0.03, 3)) if colour else f32(0.0)
         c = f32(base + sign * logu(rng, 0.06, 0.4) + delta)
-        img = over(img, m, _value(rng, c, texture(rng, size), colour, logu(rng, 0.01, 0.08)),
-                   soft=min(logu(rng, 0.6, 7), r * 0.3))
+        img = over(
+            img,
+            m,
+            _value(rng, c, texture(rng, size), colour, logu(rng, 0.01, 0.08)),
+            soft=min(logu(rng, 0.6, 7), r * 0.3),
+        )
         lab[m > 0] = k + 1
     return Scene(img, [lab])
 

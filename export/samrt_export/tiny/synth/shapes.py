@@ -35,13 +35,22 @@ def fill(size: int, *polys: F32) -> U8:
     return m
 
 
-def blob(rng: Rng, cx: float, cy: float, r: float, *, aspect: float = 1.0,
-         angle: float | None = None, rough: float = 0.12, lobes: int = 6) -> F32:
+def blob(
+    rng: Rng,
+    cx: float,
+    cy: float,
+    r: float,
+    *,
+    aspect: float = 1.0,
+    angle: float | None = None,
+    rough: float = 0.12,
+    lobes: int = 6,
+) -> F32:
     """Star-convex outline: an ellipse whose radius has Fourier noise of strength `rough`."""
     n = int(np.clip(r * 1.2, 20, 96))
     th = np.linspace(0, 2 * math.pi, n, endpoint=False)
     k = np.arange(2, lobes + 2)[:, None]
-    amp = rng.normal(0, 1, (lobes, 1)) * rough / k ** 0.8
+    amp = rng.normal(0, 1, (lobes, 1)) * rough / k**0.8
     rad = 1 + (amp * np.cos(k * th[None] + rng.uniform(0, 2 * math.pi, (lobes, 1)))).sum(0)
     rad = np.maximum(rad, 0.25)
     a = uni(rng, 0, 2 * math.pi) if angle is None else angle
@@ -69,12 +78,14 @@ def box(cx: float, cy: float, w: float, h: float, angle: float = 0.0, power: flo
     return f32(np.stack([cx + ca * x - sa * y, cy + sa * x + ca * y], axis=1))
 
 
-def curve(rng: Rng, p0: tuple[float, float], angle: float, length: float, bend: float,
-          n: int = 40) -> F32:
+def curve(
+    rng: Rng, p0: tuple[float, float], angle: float, length: float, bend: float, n: int = 40
+) -> F32:
     """Smooth random path of n points; `bend` is the total turning in radians (std)."""
     t = np.linspace(0, 1, n)
     turn = rng.normal(0, bend) * t + rng.normal(0, bend) * 0.5 * np.sin(
-        2 * math.pi * t * uni(rng, 0.4, 1.3) + uni(rng, 0, 6.28))
+        2 * math.pi * t * uni(rng, 0.4, 1.3) + uni(rng, 0, 6.28)
+    )
     a = angle + turn - turn[0]
     step = length / (n - 1)
     x = p0[0] + np.concatenate([[0], np.cumsum(np.cos(a[:-1]))]) * step
@@ -95,16 +106,18 @@ def stroke(lab: U8, path: F32, half: F32, value: int) -> None:
     for i in range(len(path) - 1):
         w = max(1, round(float(half[i]) * 2))
         p, q = _fixed(path[i]), _fixed(path[i + 1])
-        cv2.line(lab, (int(p[0]), int(p[1])), (int(q[0]), int(q[1])), (int(value),), w,
-                 cv2.LINE_8, 4)
+        cv2.line(
+            lab, (int(p[0]), int(p[1])), (int(q[0]), int(q[1])), (int(value),), w, cv2.LINE_8, 4
+        )
 
 
 def tube_mask(rng: Rng, size: int, cx: float, cy: float, r: float) -> U8:
     """An elongated bent organ of overall radius about r."""
     a = uni(rng, 0, 2 * math.pi)
     ln = r * uni(rng, 1.8, 3.2)
-    p = curve(rng, (cx - math.cos(a) * ln / 2, cy - math.sin(a) * ln / 2), a, ln,
-              uni(rng, 0.3, 1.8), 28)
+    p = curve(
+        rng, (cx - math.cos(a) * ln / 2, cy - math.sin(a) * ln / 2), a, ln, uni(rng, 0.3, 1.8), 28
+    )
     t = np.linspace(0, 1, len(p))
     prof = 0.55 + 0.45 * np.sin(math.pi * t) + 0.15 * np.sin(t * uni(rng, 4, 16) + uni(rng, 0, 6))
     m = np.zeros((size, size), dtype=np.uint8)
@@ -132,8 +145,11 @@ def bean_mask(rng: Rng, size: int, cx: float, cy: float, r: float) -> U8:
     off = r * uni(rng, 0.5, 1.0)
     s = 1 if chance(rng, 0.5) else -1
     bx, by = cx - math.sin(a) * off * s, cy + math.cos(a) * off * s
-    paint(m, [blob(rng, bx, by, r * uni(rng, 0.3, 0.7), aspect=uni(rng, 1, 1.8), angle=a,
-                   rough=0.08)], 0)
+    paint(
+        m,
+        [blob(rng, bx, by, r * uni(rng, 0.3, 0.7), aspect=uni(rng, 1, 1.8), angle=a, rough=0.08)],
+        0,
+    )
     return m
 
 
@@ -141,13 +157,24 @@ def organ(rng: Rng, size: int, cx: float, cy: float, r: float) -> U8:
     """A random organ-like mask of radius about r pixels."""
     k = float(rng.random())
     if k < 0.45:
-        return fill(size, blob(rng, cx, cy, r, aspect=logu(rng, 0.5, 2.0),
-                               rough=uni(rng, 0.02, 0.3)))
+        return fill(
+            size, blob(rng, cx, cy, r, aspect=logu(rng, 0.5, 2.0), rough=uni(rng, 0.02, 0.3))
+        )
     if k < 0.60:
         a, d = uni(rng, 0, 6.28), r * uni(rng, 0.3, 0.6)
-        return fill(size, *(blob(rng, cx + s * math.cos(a) * d, cy + s * math.sin(a) * d,
-                                 r * uni(rng, 0.45, 0.8), aspect=logu(rng, 0.6, 1.6))
-                            for s in (-1, 1)))
+        return fill(
+            size,
+            *(
+                blob(
+                    rng,
+                    cx + s * math.cos(a) * d,
+                    cy + s * math.sin(a) * d,
+                    r * uni(rng, 0.45, 0.8),
+                    aspect=logu(rng, 0.6, 1.6),
+                )
+                for s in (-1, 1)
+            ),
+        )
     if k < 0.78:
         return bean_mask(rng, size, cx, cy, r)
     if k < 0.95:
@@ -163,8 +190,9 @@ def shape(rng: Rng, size: int, cx: float, cy: float, r: float) -> U8:
     if k < 0.58:
         return fill(size, star(rng, cx, cy, r))
     if k < 0.75:
-        return fill(size, box(cx, cy, r, r * logu(rng, 0.2, 1.0), uni(rng, 0, 3.14),
-                              logu(rng, 2.0, 12)))
+        return fill(
+            size, box(cx, cy, r, r * logu(rng, 0.2, 1.0), uni(rng, 0, 3.14), logu(rng, 2.0, 12))
+        )
     if k < 0.9:
         a, asp = uni(rng, 0, 3.14), uni(rng, 1, 1.8)
         m = fill(size, blob(rng, cx, cy, r, aspect=asp, angle=a, rough=0.06))
@@ -174,8 +202,15 @@ def shape(rng: Rng, size: int, cx: float, cy: float, r: float) -> U8:
     m = np.zeros((size, size), dtype=np.uint8)
     ch = "ABCEHKSTXYZ03568&?@"[int(rng.integers(0, 19))]
     sc = r / 11.0
-    cv2.putText(m, ch, (int(cx - 10 * sc), int(cy + 10 * sc)), cv2.FONT_HERSHEY_DUPLEX, sc, (1,),
-                max(2, int(r * uni(rng, 0.15, 0.4))))
+    cv2.putText(
+        m,
+        ch,
+        (int(cx - 10 * sc), int(cy + 10 * sc)),
+        cv2.FONT_HERSHEY_DUPLEX,
+        sc,
+        (1,),
+        max(2, int(r * uni(rng, 0.15, 0.4))),
+    )
     return u8(m > 0)
 
 
@@ -188,8 +223,17 @@ class Branch:
     depth: int
 
 
-def tree(rng: Rng, p0: tuple[float, float], angle: float, length: float, half: float,
-         *, depth: int = 4, bend: float = 0.5, limit: int = 60) -> list[Branch]:
+def tree(
+    rng: Rng,
+    p0: tuple[float, float],
+    angle: float,
+    length: float,
+    half: float,
+    *,
+    depth: int = 4,
+    bend: float = 0.5,
+    limit: int = 60,
+) -> list[Branch]:
     """A branching tree with tapering widths grown from p0."""
     out: list[Branch] = []
     todo = [(p0, angle, length, half, 0)]
@@ -205,12 +249,26 @@ def tree(rng: Rng, p0: tuple[float, float], angle: float, length: float, half: f
         dirn = math.atan2(float(end[1] - path[-2, 1]), float(end[0] - path[-2, 0]))
         spread = uni(rng, 0.25, 0.8)
         for s in (-1.0, 1.0):
-            todo.append(((float(end[0]), float(end[1])), dirn + s * spread * uni(rng, 0.5, 1.3),
-                         ln * uni(rng, 0.6, 0.95), w1 * uni(rng, 0.6, 0.9), d + 1))
+            todo.append(
+                (
+                    (float(end[0]), float(end[1])),
+                    dirn + s * spread * uni(rng, 0.5, 1.3),
+                    ln * uni(rng, 0.6, 0.95),
+                    w1 * uni(rng, 0.6, 0.9),
+                    d + 1,
+                )
+            )
         for _ in range(int(rng.integers(0, 3))):
             i = int(rng.integers(n // 3, n - 1))
             loc = math.atan2(float(path[i, 1] - path[i - 1, 1]), float(path[i, 0] - path[i - 1, 0]))
             s = 1.0 if chance(rng, 0.5) else -1.0
-            todo.append(((float(path[i, 0]), float(path[i, 1])), loc + s * uni(rng, 0.5, 1.3),
-                         ln * uni(rng, 0.3, 0.7), max(0.5, w * uni(rng, 0.25, 0.6)), d + 1))
+            todo.append(
+                (
+                    (float(path[i, 0]), float(path[i, 1])),
+                    loc + s * uni(rng, 0.5, 1.3),
+                    ln * uni(rng, 0.3, 0.7),
+                    max(0.5, w * uni(rng, 0.25, 0.6)),
+                    d + 1,
+                )
+            )
     return out

@@ -1,0 +1,290 @@
+"""The decoder of `tiny` as an ONNX graph; see `onnx_graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from samrt_export.tiny.model import Attention, Decoder, PromptMaps, Prototypes, TwoWayBlock
+from samrt_export.tiny.onnx_blocks import FEATURES, Writer, array
+
+
+class DecoderWriter(Writer):
+    """Writes the decoder; `side` is the width of the stride-16 grid."""
+
+    def __init__(self, decoder: Decoder, side: int, *, half_weights: bool) -> None:
+        super().__init__("tiny_decoder", half_weights=half_weights)
+        self.decoder, self.side, self.frame = decoder, side, side * 16
+        cfg = decoder.cfg
+        self.dim, self.heads, self.inner = cfg.dim, cfg.heads, cfg.attention_dim
+        step = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+        grid = torch.stack(
+            [step[None, :].expand(side, side), step[:, None].expand(side, side)], dim=-1
+        )
+        angle = (2 * grid - 1) @ decoder.gaussian.double() * (2 * torch.pi)
+        code = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
+        self.image_code = code.reshape(1, side * side, -1)
+
+    def heads_of(self, x: str, width: int) -> str:
+        """(N, T, width) to (N, heads, T, width / heads)."""
+        split = self.shape(x, [0, -1, self.heads, width // self.heads])
+        return self.op("Transpose", split, perm=[0, 2, 1, 3])
+
+    def keys_of(self, x: str, width: int) -> str:
+        """(N, T, width) to (N, heads, width / heads, T)."""
+        split = self.shape(x, [0, -1, self.heads, width // self.heads])
+        return self.op("Transpose", split, perm=[0, 2, 3, 1])
+
+    def attend(self, q: str, k: str, v: str, width: int, layer: Attention) -> str:
+        """Scaled queries, keys and values (N, T, width) to the projected result (N, Tq, dim)."""
+        scores = self.op("MatMul", self.heads_of(q, width), self.keys_of(k, width))
+        weights = self.op("Softmax", scores, axis=-1)
+        mixed = self.op("MatMul", weights, self.heads_of(v, width))
+        flat = self.shape(self.op("Transpose", mixed, perm=[0, 2, 1, 3]), [0, -1, width])
+        return self.affine(flat, layer.out)
+
+    def image_projection(self, x: str, parts: Sequence[tuple[nn.Linear, bool, float]]) -> list[str]:
+        """Several Linear layers of image + code (or of the image alone) in one MatMul.
+
+        A part is (layer, whether the code is added, scale).  The code's share is a constant.
+        """
+        weights, constants = [], []
+        for layer, coded, scale in parts:
+            w, b = layer.weight.detach().double() * scale, layer.bias.detach().double() * scale
+            code = self.image_code @ w.T if coded else torch.zeros(1, self.side**2, len(b)).double()
+            weights.append(w)
+            constants.append(code + b)
+        product = self.op("MatMul", x, self.weight(array(torch.cat(weights).T)))
+        total = self.op("Add", product, self.weight(array(torch.cat(constants, dim=-1))))
+        sizes = self.constant([len(w) for w in weights], "int64")
+        return self.split_op("Split", len(parts), total, sizes, axis=-1)
+
+    def block(self, t: str, x: str, t_code: str, layer: TwoWayBlock) -> tuple[str, str]:
+        """One two-way block."""
+        head = self.dim // self.heads
+        own, to_image, to_token = layer.self_attention, layer.token_to_image, layer.image_to_token
+        q = self.op("Add", t, t_code)
+        mixed = self.attend(
+            self.affine(q, own.q, head**-0.5), self.affine(q, own.k), self.affine(t, own.v),
+            self.dim, own,
+        )  # fmt: skip
+        t = self.norm(self.op("Add", t, mixed), layer.norms[0])
+        scale = (self.inner // self.heads) ** -0.5
+        k, v, back = self.image_projection(
+            x, [(to_image.k, True, 1.0), (to_image.v, False, 1.0), (to_token.q, True, scale)]
+        )
+        q = self.affine(self.op("Add", t, t_code), to_image.q, scale)
+        t = self.op("Add", t, self.attend(q, k, v, self.inner, to_image))
+        t = self.norm(t, layer.norms[1])
+        hidden = self.op("Relu", self.affine(t, layer.mlp[0]))  # type: ignore[arg-type]
+        t = self.op("Add", t, self.affine(hidden, layer.mlp[2]))  # type: ignore[arg-type]
+        t = self.norm(t, layer.norms[2])
+        k = self.affine(self.op("Add", t, t_code), to_token.k)
+        mixed = self.attend(back, k, self.affine(t, to_token.v), self.inner, to_token)
+        return t, self.norm(self.op("Add", x, mixed), layer.norms[3])
+
+    def is_label(self, labels: str, value: int) -> str:
+        """1.0 where the label is `value`, (N, P)."""
+        return self.op("Cast", self.op("Equal", labels, self.constant(float(value))), to=1)
+
+    def prompt_tokens(self, coords: str, labels: str, has_mask: str) -> str:
+        """The fixed tokens and the prompt's, with position codes and types: (N, 5 + P, dim)."""
+        d = self.decoder
+        gaussian = d.gaussian.double()
+        angle = self.op(
+            "Add",
+            self.op("MatMul", coords, self.constant(array(gaussian * (4 * np.pi / self.frame)))),
+            self.constant(array(-2 * np.pi * gaussian.sum(0))),
+        )
+        code = self.op("Concat", self.op("Sin", angle), self.op("Cos", angle), axis=-1)
+        column = self.op("Unsqueeze", labels, self.constant([2], "int64"))
+        real = self.op("Cast", self.op("GreaterOrEqual", column, self.constant(0.0)), to=1)
+        kinds = self.op("Equal", column, self.constant([-1, 0, 1, 2, 3]))
+        types = self.op("MatMul", self.op("Cast", kinds, to=1), self.weight(array(d.type_embed)))
+        own = self.op("Add", self.op("Mul", code, real), types)
+        zero = self.op("Mul", self.shape(has_mask, [-1, 1, 1]), self.constant(0.0))
+        fixed = self.op("Add", zero, self.weight(array(d.tokens)[None]))
+        return self.op("Concat", fixed, own, axis=1)
+
+    def prompt_grid(self, coords: str, labels: str, mask: str, has_mask: str) -> list[str]:
+        """The twelve maps of `PromptMaps` at stride 4, each (N, 1, S/4, S/4)."""
+        n = self.side * 4
+        centres = (np.arange(n, dtype=np.float32) + 0.5) * 4
+        gx = self.constant(centres.reshape(1, 1, 1, n))
+        gy = self.constant(centres.reshape(1, 1, n, 1))
+        zeros = self.constant(np.zeros((1, 1, n, n)))
+        one, two, low = self.constant(1.0), self.constant(2.0), self.constant(-2.0)
+        axis1 = self.constant([1], "int64")
+
+        def clip(x: str) -> str:
+            return self.op("Clip", x, low, two)
+
+        def corner(value: int) -> tuple[str, str, str]:
+            here = self.op("Unsqueeze", self.is_label(labels, value), self.constant([2], "int64"))
+            xy = self.op("ReduceSum", self.op("Mul", coords, here), axis1, keepdims=0)
+            x, y = self.split_op("Split", 2, xy, self.constant([1, 1], "int64"), axis=1)
+            found = self.op("ReduceSum", here, axis1, keepdims=0)
+            return (
+                *(self.shape(v, [-1, 1, 1, 1]) for v in (x, y)),
+                self.shape(found, [-1, 1, 1, 1]),
+            )  # type: ignore[return-value]
+
+        x0, y0, has = corner(2)
+        x1, y1, _ = corner(3)
+        has = self.op("Min", has, one)
+        half = self.constant(0.5)
+        ratios, edges = [], []
+        for a, b, g in ((x0, x1, gx), (y0, y1, gy)):
+            centre = self.op("Mul", self.op("Add", a, b), half)
+            reach = self.op("Max", self.op("Mul", self.op("Sub", b, a), half), one)
+            ratio = self.op("Div", self.op("Sub", g, centre), reach)
+            inside = self.op("Sub", one, self.op("Abs", ratio))
+            ratios.append(ratio)
+            edges.append((inside, self.op("Mul", inside, reach)))
+        u, v = ratios
+        square = self.op("Add", self.op("Mul", u, u), self.op("Mul", v, v))
+        pixels = self.op("Min", edges[0][1], edges[1][1])
+        parts = [
+            self.op("Add", self.op("Mul", clip(u), has), zeros),
+            self.op("Add", self.op("Mul", clip(v), has), zeros),
+            self.op("Mul", clip(self.op("Sub", one, square)), has),
+            self.op("Mul", clip(self.op("Min", edges[0][0], edges[1][0])), has),
+            self.op("Mul", clip(self.op("Mul", pixels, self.constant(1 / 16))), has),
+            self.op("Add", has, zeros),
+        ]
+        px, py = self.split_op("Split", 2, coords, self.constant([1, 1], "int64"), axis=2)
+        px, py = (self.op("Unsqueeze", p, self.constant([3], "int64")) for p in (px, py))
+        dx, dy = self.op("Sub", gx, px), self.op("Sub", gy, py)
+        dx, dy = self.op("Mul", dx, dx), self.op("Mul", dy, dy)
+        bumps = []
+        for sigma in PromptMaps.SIGMAS:
+            k = self.constant(-0.5 / sigma**2)
+            bumps.append([self.op("Exp", self.op("Mul", d, k)) for d in (dx, dy)])
+        for kind in (1, 0):
+            here = self.op("Unsqueeze", self.is_label(labels, kind), self.constant([2, 3], "int64"))
+            for bx, by in bumps:
+                both = self.op("Mul", self.op("Mul", bx, here), by)
+                parts.append(self.op("ReduceMax", both, axes=[1], keepdims=1))
+        gate = self.shape(has_mask, [-1, 1, 1, 1])
+        small = self.op("AveragePool", mask, kernel_shape=[2, 2], strides=[2, 2])
+        soft = self.op("Tanh", self.op("Mul", small, self.constant(0.25)))
+        parts += [self.op("Mul", soft, gate), self.op("Add", gate, zeros)]
+        return parts
+
+    def prototype_weights(self, maps: list[str]) -> str:
+        """`model.prototype_weights`, (N, 2, S/4, S/4)."""
+        ellipse, field, has, positive, negative, soft = (maps[i] for i in (2, 3, 5, 6, 8, 10))
+        off = self.op("Abs", self.op("Add", field, self.constant(0.4)))
+        ring = self.op(
+            "Relu", self.op("Sub", self.constant(1.0), self.op("Mul", off, self.constant(3.0)))
+        )
+        ring = self.op("Mul", ring, has)
+        inside = self.op("Add", self.op("Relu", ellipse), positive)
+        inside = self.op("Add", inside, self.op("Relu", soft))
+        beyond = self.op("Mul", self.op("Relu", self.op("Neg", soft)), self.constant(0.1))
+        outside = self.op("Add", self.op("Add", ring, negative), beyond)
+        return self.op("Concat", inside, self.op("Add", outside, self.constant(0.003)), axis=1)
+
+    def compare(self, f: str, weights: str, layer: Prototypes, side: int) -> str:
+        """`Prototypes`: f (1, C, side, side), weights (N, 2, side, side) to (N, C, side, side)."""
+        c = layer.a.shape[0]
+        flat = self.shape(f, [1, c, side * side])
+        mass = self.shape(weights, [0, 2, side * side])
+        total = self.op("ReduceSum", mass, self.constant([2], "int64"), keepdims=1)
+        sums = self.op("MatMul", mass, self.op("Transpose", flat, perm=[0, 2, 1]))
+        pooled = self.op("Div", sums, self.op("Add", total, self.constant(1e-3)))
+        both = self.shape(pooled, [0, 2 * c])
+        squares = self.op("Mul", both, both)
+        bias = self.affine(self.op("Concat", both, squares, axis=1), layer.bias)
+        p_in, p_out = self.split_op("Split", 2, pooled, self.constant([1, 1], "int64"), axis=1)
+        matrix = self.op("Mul", p_in, self.weight(array(layer.a)))
+        matrix = self.op("Add", matrix, self.op("Mul", p_out, self.weight(array(layer.b))))
+        matrix = self.op("Add", matrix, self.constant(np.eye(c)))
+        product = self.op("MatMul", matrix, flat)
+        product = self.op("Add", product, self.shape(bias, [0, c, 1]))
+        return self.shape(product, [0, c, side, side])
+
+    def heads_out(self, t: str, x: str) -> tuple[str, str]:
+        """Mask logits (N, M, S/2, S/2) and IoU (N, M) from tokens and the stride-2 map."""
+        d = self.decoder
+        count, f2 = d.cfg.num_masks, d.cfg.fine[2]
+        score, masks, _ = self._split_tokens(t, count)
+        hidden = self.shape(score, [0, self.dim])
+        hidden = self.op("Relu", self.affine(hidden, d.iou[0]))  # type: ignore[arg-type]
+        iou = self.affine(hidden, d.iou[2])  # type: ignore[arg-type]
+        y = self.shape(masks, [0, count, 1, self.dim])
+        for k in (0, 2):
+            layers: list[nn.Linear] = [m[k] for m in d.hyper]  # type: ignore[index]
+            w = np.stack([array(layer.weight).T for layer in layers])[None]
+            b = np.stack([array(layer.bias)[None] for layer in layers])[None]
+            y = self.op("Add", self.op("MatMul", y, self.weight(w)), self.weight(b))
+            if k == 0:
+                y = self.op("Relu", y)
+        y = self.shape(y, [0, count, f2 + 1])
+        w_map, bias = self.split_op("Split", 2, y, self.constant([f2, 1], "int64"), axis=-1)
+        n = self.side * 8
+        flat = self.op("MatMul", w_map, self.shape(x, [0, f2, n * n]))
+        return self.shape(self.op("Add", flat, bias), [0, count, n, n]), iou
+
+    def _split_tokens(self, t: str, count: int) -> tuple[str, str, None]:
+        def cut(a: int, b: int) -> str:
+            bounds = [self.constant([v], "int64") for v in (a, b, 1)]
+            return self.op("Slice", t, *bounds)
+
+        return cut(0, 1), cut(1, 1 + count), None
+
+
+def decoder_graph(
+    decoder: Decoder, size: int, version: str, *, half_weights: bool = True
+) -> onnx.ModelProto:
+    """Feature maps (batch 1) and N prompts of P points to masks and IoU; see `Decoder.forward`."""
+    d, side = decoder, size // 16
+    g = DecoderWriter(decoder, side, half_weights=half_weights)
+    f8, f4, f2 = d.cfg.fine
+    features = [
+        g.input(name, [1, width, size // s, size // s])
+        for name, width, s in zip(FEATURES, (d.cfg.dim, f8, f4, f2), (16, 8, 4, 2), strict=True)
+    ]
+    coords = g.op("Add", g.input("point_coords", ["N", "P", 2]), g.constant(0.5))
+    labels = g.input("point_labels", ["N", "P"])
+    mask = g.input("mask_input", ["N", 1, size // 2, size // 2])
+    has_mask = g.input("has_mask_input", ["N"])
+
+    t_code = g.prompt_tokens(coords, labels, has_mask)
+    drawn = g.prompt_grid(coords, labels, mask, has_mask)
+    grid4 = g.op("Concat", *drawn, axis=1)
+    grid8 = g.op("AveragePool", grid4, kernel_shape=[2, 2], strides=[2, 2])
+    grid16 = g.op("AveragePool", grid8, kernel_shape=[2, 2], strides=[2, 2])
+
+    x = g.op("Add", g.sequence(grid16, d.dense16), features[0])
+    x = g.op("Transpose", g.shape(x, [0, g.dim, side * side]), perm=[0, 2, 1])
+    t = t_code
+    for block in d.blocks:
+        if not isinstance(block, TwoWayBlock):
+            raise TypeError(f"unexpected {type(block)}")
+        t, x = g.block(t, x, t_code, block)
+    k, v = g.image_projection(x, [(d.final.k, True, 1.0), (d.final.v, False, 1.0)])
+    scale = (g.inner // g.heads) ** -0.5
+    q = g.affine(g.op("Add", t, t_code), d.final.q, scale)
+    t = g.norm(g.op("Add", t, g.attend(q, k, v, g.inner, d.final)), d.final_norm)
+    x = g.shape(g.op("Transpose", x, perm=[0, 2, 1]), [0, g.dim, side, side])
+
+    x = g.sequence(x, d.mix16)
+    weights4 = g.prototype_weights(drawn)
+    weights8 = g.op("AveragePool", weights4, kernel_shape=[2, 2], strides=[2, 2])
+    like8 = g.compare(features[1], weights8, d.like8, side * 2)
+    like4 = g.compare(features[2], weights4, d.like4, side * 4)
+    fused = g.op("Add", g.conv_plain(grid8, d.dense8), like8)
+    x = g.residual(g.op("Relu", g.op("Add", g.double(g.conv_plain(x, d.down8)), fused)), d.mix8)
+    fused = g.op("Add", g.conv_plain(grid4, d.dense4), like4)
+    x = g.residual(g.op("Relu", g.op("Add", g.double(g.conv_plain(x, d.down4)), fused)), d.mix4)
+    up = g.double(g.conv_plain(x, d.down2))
+    x = g.conv_norm(g.op("Relu", g.op("Add", up, features[3])), d.mix2)
+    masks, iou = g.heads_out(t, x)
+    g.output(masks, "low_res_masks", ["N", d.cfg.num_masks, size // 2, size // 2])
+    g.output(iou, "iou_predictions", ["N", d.cfg.num_masks])
+    return g.model(version)
