@@ -1,0 +1,109 @@
+"""Registry of inference backends.
+
+A row is a name, where its class lives, and which extra of samrt brings what it needs. A backend
+is imported when it is used. What it requires is read from samrt's own package metadata, so a
+version bound is written down once, in ``pyproject.toml``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from samrt.backends._requirements import missing_requirements
+from samrt.backends.base import Backend
+from samrt.errors import BackendUnavailableError, OptionError
+
+__all__ = ["BackendInfo", "BackendRow", "available_backends", "get_backend", "register_backend"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRow:
+    """Where a backend lives and what it needs.
+
+    Attributes:
+        name: what the user writes as ``backend=``.
+        target: ``module:Class``, a subclass of :class:`samrt.backends.base.Backend`.
+        distributions: names of the distributions it imports.
+        extra: extra of samrt that installs them; ``None`` if they are core dependencies.
+    """
+
+    name: str
+    target: str
+    distributions: tuple[str, ...]
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """Whether a backend can be used here; ``missing`` says what lacks, one phrase per item."""
+
+    name: str
+    available: bool
+    missing: tuple[str, ...]
+
+
+_ROWS: dict[str, BackendRow] = {}
+
+
+def register_backend(row: BackendRow) -> None:
+    """Add a backend; earlier rows are preferred by ``backend="auto"``.
+
+    Raises:
+        OptionError: the name is taken or is ``auto``.
+    """
+    if row.name in _ROWS or row.name == "auto":
+        raise OptionError(f"backend name {row.name!r} is taken: choose another one")
+    _ROWS[row.name] = row
+
+
+def available_backends() -> list[BackendInfo]:
+    """Every known backend in order of preference and what it lacks, without importing any."""
+    found = []
+    for row in _ROWS.values():
+        missing = missing_requirements(row.distributions, row.extra)
+        found.append(BackendInfo(row.name, not missing, missing))
+    return found
+
+
+def get_backend(name: str = "auto") -> Backend:
+    """Return a backend by name; ``"auto"`` takes the first one whose requirements are met.
+
+    Raises:
+        OptionError: no backend has that name; the known names are listed.
+        BackendUnavailableError: it, or with ``"auto"`` every one, lacks something; what each
+            lacks is listed.
+    """
+    known = available_backends()
+    names = ", ".join(["auto", *(info.name for info in known)])
+    if name != "auto":
+        known = [info for info in known if info.name == name]
+        if not known:
+            raise OptionError(f"unknown backend {name!r}: choose one of {names}")
+    for info in known:
+        if info.available:
+            return _create(_ROWS[info.name])
+    lacks = "; ".join(f"{info.name}: {', '.join(info.missing)}" for info in known)
+    extra = _ROWS[known[0].name].extra if known else None
+    package = f"samrt[{extra}]" if extra else "samrt"
+    raise BackendUnavailableError(
+        f"no usable backend ({lacks or 'none registered'}): run `pip install {package}`"
+    )
+
+
+def _create(row: BackendRow) -> Backend:
+    module_name, _, class_name = row.target.partition(":")
+    try:
+        backend_class = getattr(import_module(module_name), class_name)
+    except ImportError as exc:
+        reason = " ".join(str(exc).split())
+        raise BackendUnavailableError(
+            f"backend {row.name!r} is installed but cannot be imported: {reason}"
+        ) from exc
+    backend: Backend = backend_class()
+    return backend
+
+
+register_backend(
+    BackendRow("onnxruntime", "samrt.backends.onnxruntime:OnnxRuntimeBackend", ("onnxruntime",))
+)

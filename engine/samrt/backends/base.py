@@ -1,0 +1,201 @@
+"""What an inference backend is: it opens a model file and runs it on named arrays.
+
+The public :meth:`Session.run` checks names, dtypes and shapes and makes sure that the results
+belong to the caller; a backend overrides ``_run`` only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.errors import BackendError, OptionError
+from samrt.manifest import TensorSpec
+
+__all__ = ["MAX_THREADS", "Backend", "Session", "SessionOptions", "TensorSpec", "default_threads"]
+
+MAX_THREADS = 256
+_DEFAULT_THREADS_AT_MOST = 8
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def default_threads() -> int:
+    """Threads used when none are asked for.
+
+    The smaller of the CPUs this process may run on and the physical cores of the machine, at
+    most 8: hyper-threads slow matrix products down, and an edge box has other work to do.
+    """
+    from samrt.environment import physical_cores, usable_cpus
+
+    return max(1, min(usable_cpus(), physical_cores() or usable_cpus(), _DEFAULT_THREADS_AT_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """Options every backend understands, with defaults for a box that does other work too.
+
+    Attributes:
+        threads: 1 to 256 worker threads; ``None`` takes :func:`default_threads`.
+        arena: let the runtime keep a growing pool of memory between runs. Off, memory goes back
+            to the system after each run and stays bounded.
+        spinning: let idle worker threads spin for a moment instead of sleeping. Off, no CPU is
+            used between runs.
+
+    Raises:
+        OptionError: ``threads`` is not a whole number in that range.
+    """
+
+    threads: int | None = None
+    arena: bool = False
+    spinning: bool = False
+
+    def __post_init__(self) -> None:
+        count = self.threads
+        if count is None:
+            return
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+            raise OptionError(f"threads must be a whole number or None, got {count!r}")
+        if not 1 <= count <= MAX_THREADS:
+            raise OptionError(f"threads must be 1 to {MAX_THREADS}, got {count}")
+
+    @property
+    def effective_threads(self) -> int:
+        """The number of threads that will be used."""
+        return default_threads() if self.threads is None else int(self.threads)
+
+
+class Session(ABC):
+    """One opened model. ``run`` may be called from several threads at once.
+
+    Attributes:
+        name: name of the model, used in messages.
+        inputs: what ``run`` wants.
+        outputs: what ``run`` returns.
+    """
+
+    def __init__(
+        self, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> None:
+        self.name = name
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self._closed = False
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """Run the model once.
+
+        Args:
+            feeds: one array per input, with exactly its name, dtype and shape. Sizes that carry
+                the same letter must agree.
+
+        Returns:
+            One writeable C-contiguous array per output, owned by the caller.
+
+        Raises:
+            BackendError: the feeds do not match the model, the runtime failed, the session is
+                closed, or a float output holds NaN or infinity.
+        """
+        if self._closed:
+            raise BackendError(f"model {self.name} is closed: load it again")
+        found = _feed_problems(feeds, self.inputs)
+        if found:
+            raise BackendError(f"model {self.name} got wrong inputs: {'; '.join(found)}")
+        contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        results = self._run(contiguous)
+        return {spec.name: self._checked(spec, results) for spec in self.outputs}
+
+    def _checked(self, spec: TensorSpec, results: Arrays) -> NDArray[Any]:
+        array = results.get(spec.name)
+        if array is None:
+            raise BackendError(f"model {self.name} returned no {spec.name!r}")
+        fixed = [size for size in spec.shape if isinstance(size, int)]
+        got = [n for n, s in zip(array.shape, spec.shape, strict=False) if isinstance(s, int)]
+        if array.dtype != np.dtype(spec.dtype) or array.ndim != len(spec.shape) or got != fixed:
+            raise BackendError(
+                f"model {self.name} returned {spec.name!r} as {array.dtype}{list(array.shape)}, "
+                f"expected {spec}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BackendError(
+                f"model {self.name} computed NaN or infinity in {spec.name!r}: the result is "
+                "unusable; check the model with `samrt verify`, or use a higher precision"
+            )
+        owned = array.flags.owndata and array.flags.writeable and array.flags.c_contiguous
+        return array if owned else np.array(array, order="C", copy=True)
+
+    def close(self) -> None:
+        """Free the model; closing twice is fine."""
+        self._closed = True
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """Run the model on checked, contiguous arrays."""
+
+
+class Backend(ABC):
+    """A way of running models; stateless, it only opens sessions."""
+
+    name: str
+
+    @abstractmethod
+    def create(self, model: Path | bytes, options: SessionOptions) -> Session:
+        """Open a model.
+
+        Args:
+            model: path of a model file or its content.
+            options: threads and memory behaviour.
+
+        Raises:
+            BackendError: the runtime does not accept the model.
+        """
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the runtime behind this backend."""
+
+
+def _feed_problems(feeds: Mapping[str, object], inputs: Sequence[TensorSpec]) -> list[str]:
+    wanted = {spec.name: spec for spec in inputs}
+    found = [f"{name!r} is missing" for name in wanted if name not in feeds]
+    found += [f"{name!r} is not an input" for name in feeds if name not in wanted]
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, spec in wanted.items():
+        if name not in feeds:
+            continue
+        array = feeds[name]
+        if not isinstance(array, np.ndarray):
+            found.append(f"{name!r} is {type(array).__name__}, expected an array {spec}")
+            continue
+        got = f"{array.dtype}{list(array.shape)}"
+        if array.dtype != np.dtype(spec.dtype) or array.ndim != len(spec.shape):
+            found.append(f"{name!r} is {got}, expected {spec}")
+            continue
+        for have, want in zip(array.shape, spec.shape, strict=True):
+            if isinstance(want, int) and have != want:
+                found.append(f"{name!r} is {got}, expected {spec}")
+                break
+            if isinstance(want, str):
+                first, owner = sizes.setdefault(want, (have, name))
+                if first != have:
+                    found.append(f"size {want} is {first} in {owner!r} and {have} in {name!r}")
+                    break
+    return found

@@ -1,0 +1,113 @@
+"""The ONNX Runtime backend: CPU execution provider, one process-wide quiet logger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from samrt.backends.base import Arrays, Backend, Session, SessionOptions, TensorSpec
+from samrt.errors import BackendError
+
+__all__ = ["OnnxRuntimeBackend"]
+
+_PROVIDER = "CPUExecutionProvider"
+_LOG_ERRORS_ONLY = 3
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(bool)": "bool",
+}
+
+
+class OnnxRuntimeBackend(Backend):
+    """Runs ONNX files on the CPU with ONNX Runtime."""
+
+    name = "onnxruntime"
+
+    def create(self, model: Path | bytes, options: SessionOptions) -> Session:
+        """Open an ONNX model; see :meth:`samrt.backends.base.Backend.create`.
+
+        Operators run one after the other, each on up to ``options.threads`` threads.
+        """
+        label = model.name if isinstance(model, Path) else "from memory"
+        source = str(model) if isinstance(model, Path) else model
+        try:
+            session = ort.InferenceSession(
+                source, sess_options=_native_options(options), providers=[_PROVIDER]
+            )
+        except Exception as exc:
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot open model {label}: {_reason(exc)}"
+            ) from exc
+        if session.get_providers() != [_PROVIDER]:
+            raise BackendError(
+                f"model {label}: ONNX Runtime chose {session.get_providers()} "
+                f"although {_PROVIDER} was asked for"
+            )
+        return _OrtSession(label, session)
+
+    def version(self) -> str:
+        """Version of the installed ONNX Runtime."""
+        return str(ort.__version__)
+
+
+class _OrtSession(Session):
+    def __init__(self, label: str, session: ort.InferenceSession) -> None:
+        super().__init__(
+            label,
+            [_spec(item) for item in session.get_inputs()],
+            [_spec(item) for item in session.get_outputs()],
+        )
+        self._names = [spec.name for spec in self.outputs]
+        self._session: ort.InferenceSession | None = session
+
+    def _run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        session = self._session
+        if session is None:
+            raise BackendError(f"model {self.name} is closed: load it again")
+        try:
+            results = session.run(self._names, dict(feeds))
+        except Exception as exc:
+            raise BackendError(f"model {self.name} failed while running: {_reason(exc)}") from exc
+        return {n: np.asarray(a) for n, a in zip(self._names, results, strict=True)}
+
+    def close(self) -> None:
+        super().close()
+        self._session = None
+
+
+def _native_options(options: SessionOptions) -> ort.SessionOptions:
+    native = ort.SessionOptions()
+    native.intra_op_num_threads = options.effective_threads
+    native.inter_op_num_threads = 1
+    native.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    native.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    native.enable_cpu_mem_arena = options.arena
+    native.enable_mem_pattern = options.arena
+    native.log_severity_level = _LOG_ERRORS_ONLY
+    spin = "1" if options.spinning else "0"
+    native.add_session_config_entry("session.intra_op.allow_spinning", spin)
+    native.add_session_config_entry("session.inter_op.allow_spinning", spin)
+    return native
+
+
+def _spec(item: Any) -> TensorSpec:
+    shape = tuple(
+        size if isinstance(size, int) else str(size or f"free{axis}_{item.name}")
+        for axis, size in enumerate(item.shape)
+    )
+    return TensorSpec(item.name, _DTYPES.get(item.type, item.type), shape)
+
+
+def _reason(exc: Exception) -> str:
+    text = " ".join(str(exc).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

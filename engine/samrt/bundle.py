@@ -1,0 +1,325 @@
+"""A model bundle on disk: the folder ``NAME.samrt`` with ``manifest.json`` and model files.
+
+A bundle is checked before anything in it is used: the manifest against its schema and for
+contradictions, every file for its presence, size and sha256. Nothing in a bundle is executed by
+samrt; the ONNX files are interpreted by the inference runtime. Writing goes to a temporary
+sibling folder that is renamed when it is complete and has passed the same checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from samrt.errors import BundleError, ModelNotFoundError, OptionError, OutputError
+from samrt.manifest import Artifact, Manifest, parse_manifest
+
+__all__ = ["Bundle", "available_models", "find_model", "write_bundle"]
+
+MANIFEST_NAME = "manifest.json"
+SUFFIX = ".samrt"
+HASH_ALWAYS_BELOW_BYTES = 64 * 1024 * 1024
+_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened and checked bundle.
+
+    Attributes:
+        path: the bundle folder.
+        manifest: its typed manifest.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(
+        cls, path: str | PathLike[str], *, verify: Literal["schema", "full"] = "schema"
+    ) -> Bundle:
+        """Open a bundle folder.
+
+        Args:
+            path: the folder that holds ``manifest.json``.
+            verify: ``"schema"`` checks the manifest, the size of every file and the sha256 of
+                files under 64 MiB; ``"full"`` checks the sha256 of all files.
+
+        Raises:
+            ModelNotFoundError: there is no such folder.
+            BundleError: the folder is not an intact bundle.
+            OptionError: ``verify`` has another value.
+        """
+        if verify not in ("schema", "full"):
+            raise OptionError(f"verify must be 'schema' or 'full', got {verify!r}")
+        folder = Path(path)
+        try:
+            there, is_folder = folder.exists(), folder.is_dir()
+        except OSError as exc:
+            raise BundleError(f"cannot read {folder}: {exc.strerror or exc}") from exc
+        if not is_folder:
+            what = "is a file" if there else "does not exist"
+            raise ModelNotFoundError(f"{folder} {what}, expected the folder of a model bundle")
+        bundle = cls(folder, _read_manifest(folder))
+        limit = None if verify == "full" else HASH_ALWAYS_BELOW_BYTES
+        bundle._check_files(limit)
+        return bundle
+
+    def verify(self) -> None:
+        """Check size and sha256 of every file, however large.
+
+        Raises:
+            BundleError: a file is missing or differs from the manifest; all are listed.
+        """
+        self._check_files(None)
+
+    @property
+    def model_id(self) -> str:
+        """``name@`` + 12 hex digits over the sha256 of all model files and the manifest's rules."""
+        return f"{self.manifest.name}@{self.sha256[:12]}"
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest that changes with any model file and with any rule of the manifest."""
+        m = self.manifest
+        files = sorted((a.role, a.precision, a.sha256) for a in m.artifacts)
+        text = repr((m.name, m.variant, m.input, m.prompts, m.output, files))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions in which the encoder is there, the default one first."""
+        found = {a.precision for a in self.manifest.artifacts if a.role == "encoder"}
+        default = self.manifest.precision
+        return (default, *sorted(found - {default}))
+
+    def artifact(self, role: str, precision: str = "auto") -> Artifact:
+        """Return the encoder or decoder for a precision; ``"auto"`` is the bundle's default.
+
+        A bundle whose decoder exists in one precision only serves every encoder precision with
+        it: quantised encoders keep their float decoder.
+
+        Raises:
+            OptionError: the bundle has no such precision or role.
+        """
+        wanted = self.manifest.precision if precision == "auto" else precision
+        known = self.precisions()
+        if wanted not in known:
+            raise OptionError(
+                f"model {self.manifest.name!r} has no precision {wanted!r}: "
+                f"choose 'auto' or one of {', '.join(known)}"
+            )
+        items = [a for a in self.manifest.artifacts if a.role == role]
+        exact = [a for a in items if a.precision == wanted]
+        if exact:
+            return exact[0]
+        if role == "decoder" and len(items) == 1:
+            return items[0]
+        raise OptionError(
+            f"model {self.manifest.name!r} has no {role} of precision {wanted!r}: "
+            f"there is {', '.join(a.precision for a in items) or 'none'}"
+        )
+
+    def file_of(self, artifact: Artifact) -> Path:
+        """Path of an artifact's file inside the bundle folder."""
+        return self.path / artifact.file
+
+    def _check_files(self, hash_below: int | None) -> None:
+        found = []
+        for artifact in self.manifest.artifacts:
+            problem = _file_problem(self.path, artifact, hash_below)
+            if problem:
+                found.append(problem)
+        if found:
+            raise BundleError(
+                f"model bundle {self.path} is damaged: {'; '.join(found)}; install it again"
+            )
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path} is larger than 4 MiB, this is not a manifest")
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{folder} holds no {MANIFEST_NAME}: not a samrt model bundle") from None
+    except OSError as exc:
+        raise BundleError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except (ValueError, RecursionError) as exc:
+        if isinstance(exc, BundleError):
+            raise
+        raise BundleError(f"{path} is not valid JSON: {_one_line(exc)}") from exc
+    return parse_manifest(document, where=str(path))
+
+
+def _file_problem(folder: Path, artifact: Artifact, hash_below: int | None) -> str | None:
+    path = folder / artifact.file
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return f"{artifact.file} points outside the bundle"
+        if not path.is_file():
+            return f"{artifact.file} is missing"
+        size = path.stat().st_size
+        if size != artifact.bytes:
+            return f"{artifact.file} has {size} bytes, expected {artifact.bytes}"
+        if hash_below is not None and size >= hash_below:
+            return None
+        digest = sha256_of(path)
+    except OSError as exc:
+        return f"{artifact.file} cannot be read ({exc.strerror or exc})"
+    if digest != artifact.sha256:
+        return f"{artifact.file} has sha256 {digest[:12]}…, expected {artifact.sha256[:12]}…"
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())
+
+
+def models_folder() -> Path:
+    """Folder of the models that ship inside the package."""
+    return Path(__file__).parent / "models"
+
+
+def available_models() -> dict[str, Path]:
+    """Name -> bundle folder of every model that ships inside the package."""
+    root = models_folder()
+    found = [*root.glob(f"*{SUFFIX}"), *root.glob(f"*/*{SUFFIX}")]
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(found) if path.is_dir()}
+
+
+def find_model(model: str | PathLike[str]) -> Path:
+    """Resolve the name of a shipped model or the path of a bundle folder.
+
+    A bare name (no separator, no ``.samrt`` ending) is looked up among the shipped models first
+    and then as a folder.
+
+    Raises:
+        ModelNotFoundError: nothing has that name; the known names are listed.
+        OptionError: ``model`` is neither text nor a path.
+    """
+    if not isinstance(model, (str, PathLike)):
+        raise OptionError(f"model must be a name or a path, got {type(model).__name__}")
+    shipped = available_models()
+    if isinstance(model, str) and model in shipped:
+        return shipped[model]
+    text = os.fspath(model)
+    with contextlib.suppress(OSError, ValueError):  # a name no file system would take
+        if text and Path(text).exists():
+            return Path(text)
+    names = ", ".join(shipped) or "none"
+    raise ModelNotFoundError(
+        f"no model named {text!r}: shipped models are {names}; "
+        f"or give the path of a bundle folder (NAME{SUFFIX})"
+    )
+
+
+def write_bundle(
+    path: str | PathLike[str],
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes | PathLike[str]],
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle folder completely, or leave everything as it was.
+
+    Args:
+        path: the folder to create; its name should end in ``.samrt``.
+        manifest: the JSON document. ``bytes`` and ``sha256`` of the artifacts are filled in.
+        files: content (bytes) or source path for each ``artifacts[].file``.
+        overwrite: replace an existing bundle.
+
+    Raises:
+        OutputError: ``path`` exists and ``overwrite`` is false or it is not a bundle; or it
+            cannot be written.
+        BundleError: the manifest or the set of files has problems; all are listed.
+    """
+    target = Path(path)
+    _check_target(target, overwrite)
+    document = json.loads(json.dumps(manifest))
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        temporary.chmod(0o755)
+        _fill(temporary, document, files)
+        Bundle.open(temporary, verify="full")
+        _put_in_place(temporary, target)
+    except OSError as exc:
+        if isinstance(exc, OutputError):
+            raise
+        raise OutputError(f"cannot write bundle {target}: {exc.strerror or exc}") from exc
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Bundle.open(target)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not overwrite:
+        raise OutputError(f"{target} exists: choose another name or pass overwrite=True")
+    if target.is_symlink() or not (target / MANIFEST_NAME).is_file():
+        raise OutputError(f"{target} exists and is not a bundle folder: it will not be replaced")
+
+
+def _fill(
+    folder: Path, document: dict[str, Any], files: Mapping[str, bytes | PathLike[str]]
+) -> None:
+    artifacts = document.get("artifacts") if isinstance(document, dict) else None
+    entries = [a for a in artifacts or [] if isinstance(a, dict)]
+    named = {str(a.get("file")) for a in entries}
+    if named != set(files):
+        lacking, extra = sorted(named - set(files)), sorted(set(files) - named)
+        raise BundleError(f"artifacts and files differ: no content for {lacking}, unused {extra}")
+    for entry in entries:
+        name = str(entry["file"])
+        destination = folder / name
+        if not destination.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(f"artifact file {name!r} lies outside the bundle")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        content = files[name]
+        if isinstance(content, bytes):
+            destination.write_bytes(content)
+        else:
+            shutil.copyfile(content, destination)
+        entry["bytes"] = destination.stat().st_size
+        entry["sha256"] = sha256_of(destination)
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    (folder / MANIFEST_NAME).write_text(f"{text}\n", "utf-8")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target``; an old bundle steps aside and returns on failure."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(aside / target.name)
+    try:
+        temporary.rename(target)
+    except OSError:
+        (aside / target.name).rename(target)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,122 @@
+"""From checked prompts to predictions: one decoder call for prompts that may share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.errors import PromptError
+from samrt.geometry import Placement
+from samrt.manifest import Manifest, PromptSpec
+from samrt.model import Model
+from samrt.postprocess import empty_mask_warnings, full_size_logits, make_masks, mask_indices
+from samrt.prompts import check_prompt, decoder_input, prompt_length
+from samrt.types import ImageEmbedding, Prediction, Prompt, Size
+
+__all__ = ["check_prompts", "decode_together", "group_prompts", "placement_of"]
+
+
+def check_prompts(prompts: Sequence[Prompt], image_size: Size, manifest: Manifest) -> None:
+    """Check all prompts against an image and a model before anything is computed.
+
+    Raises:
+        PromptError: the first bad one; with several, the message starts with its number.
+    """
+    for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, Prompt):
+            raise PromptError(
+                f"prompt {number} is {type(prompt).__name__}, expected samrt.Prompt(box=..., "
+                "point_coords=..., point_labels=..., mask_input=...)"
+            )
+        try:
+            check_prompt(
+                prompt,
+                image_size,
+                low_res_size=manifest.output.low_res_size,
+                spec=manifest.prompts,
+            )
+        except PromptError as exc:
+            if len(prompts) == 1:
+                raise
+            raise PromptError(f"prompt {number}: {exc}") from None
+
+
+def group_prompts(prompts: Sequence[Prompt], spec: PromptSpec, chunk_size: int) -> list[list[int]]:
+    """Indices of the prompts of each decoder call, at most ``chunk_size`` per call.
+
+    Filling a short prompt up with padding points changes SAM's answer to it, because padding
+    takes part in the decoder's attention. So prompts share a call only if they have the same
+    length, unless the model declares its padding inert.
+    """
+    by_length: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        length = 0 if spec.padding_inert else prompt_length(prompt, spec)
+        by_length.setdefault(length, []).append(index)
+    return [
+        members[start : start + chunk_size]
+        for members in by_length.values()
+        for start in range(0, len(members), chunk_size)
+    ]
+
+
+def decode_together(
+    model: Model,
+    embedding: ImageEmbedding,
+    prompts: Sequence[Prompt],
+    *,
+    multimask: bool,
+    return_logits: bool,
+) -> list[Prediction]:
+    """Answer checked prompts with one decoder call; the answers share no memory."""
+    manifest = model.bundle.manifest
+    start = perf_counter()
+    tokens = decoder_input(prompts, embedding.scale, manifest.prompts, manifest.output.low_res_size)
+    logits, scores = model.run_decoder(embedding.features, tokens)
+    share_ms = (perf_counter() - start) * 1000.0 / len(prompts)
+    keep = list(mask_indices(manifest.output, multimask=multimask))
+    return [
+        _finish(model, embedding, prompt, logits[i, keep], scores[i, keep], share_ms, return_logits)
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def _finish(
+    model: Model,
+    embedding: ImageEmbedding,
+    prompt: Prompt,
+    logits: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    decode_ms: float,
+    return_logits: bool,
+) -> Prediction:
+    output, threads = model.bundle.manifest.output, model.info.threads
+    placement = placement_of(embedding)
+    start = perf_counter()
+    found = make_masks(logits, placement, output, threads=threads)
+    full: NDArray[np.float32] | None = None
+    if return_logits:
+        full = full_size_logits(logits, placement, output, threads=threads)
+    elapsed_ms = (perf_counter() - start) * 1000.0
+    return Prediction(
+        masks=found.masks,
+        scores=scores,
+        logits=logits,
+        stability=found.stability,
+        areas_px=found.areas_px,
+        boxes=found.boxes,
+        prompt=prompt,
+        timings=replace(embedding.timings, decode_prompt_ms=decode_ms, postprocess_ms=elapsed_ms),
+        warnings=(*embedding.warnings, *empty_mask_warnings(found.areas_px)),
+        mask_logits=full,
+    )
+
+
+def placement_of(embedding: ImageEmbedding) -> Placement:
+    """Where the encoded image lies in the model frame."""
+    return Placement(
+        embedding.original_size, embedding.input_size, embedding.frame_size, embedding.scale
+    )

@@ -1,0 +1,204 @@
+"""A bundle opened with a backend: two sessions that agree with the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt.backends import get_backend
+from samrt.backends.base import Session, SessionOptions
+from samrt.bundle import Bundle, find_model
+from samrt.errors import BundleError
+from samrt.manifest import Artifact, TensorSpec
+from samrt.prompts import DecoderInput
+
+__all__ = ["Model", "ModelInfo", "open_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was asked for and what is really running.
+
+    Attributes:
+        name: name of the bundle, such as ``tiny``.
+        family: model family.
+        variant: the exact variant.
+        model_id: ``name@`` + 12 hex digits; embeddings carry it.
+        sha256: digest over all model files and rules of the bundle.
+        files: role (``encoder``, ``decoder``) -> sha256 of the file in use.
+        path: the bundle folder.
+        precision_requested: as given to ``load``, maybe ``auto``.
+        precision_effective: precision of the encoder in use.
+        decoder_precision: precision of the decoder in use.
+        backend_requested: as given to ``load``, maybe ``auto``.
+        backend_effective: the backend in use.
+        backend_version: version of its runtime.
+        threads: threads the runtime and the kernels may use.
+        license: licence of the weights.
+        intended_use: what the weights are meant for.
+    """
+
+    name: str
+    family: str
+    variant: str
+    model_id: str
+    sha256: str
+    files: Mapping[str, str]
+    path: str
+    precision_requested: str
+    precision_effective: str
+    decoder_precision: str
+    backend_requested: str
+    backend_effective: str
+    backend_version: str
+    threads: int
+    license: str
+    intended_use: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a plain, JSON-ready dictionary."""
+        return asdict(self)
+
+
+class Model:
+    """Encoder and decoder of one bundle, ready to run. Both calls are safe in several threads.
+
+    Attributes:
+        bundle: the bundle.
+        info: what is running.
+    """
+
+    def __init__(self, bundle: Bundle, info: ModelInfo, encoder: Session, decoder: Session) -> None:
+        self.bundle = bundle
+        self.info = info
+        self._encoder = encoder
+        self._decoder = decoder
+
+    def run_encoder(self, image: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Encode a preprocessed image ``(1, 3, S_h, S_w)``.
+
+        Returns:
+            Name of each encoder output -> read-only float32 array ``(1, C, h, w)``.
+
+        Raises:
+            BackendError: the runtime failed or the result holds NaN or infinity.
+        """
+        results = self._encoder.run({self._encoder.inputs[0].name: image})
+        features = {name: array.astype(np.float32, copy=False) for name, array in results.items()}
+        for array in features.values():
+            array.flags.writeable = False
+        return features
+
+    def run_decoder(
+        self, features: Mapping[str, NDArray[np.float32]], prompts: DecoderInput
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Decode ``N`` prompts in one call.
+
+        Returns:
+            Low-resolution masks ``(N, num_masks, h, w)`` and predicted IoU ``(N, num_masks)``,
+            both float32.
+
+        Raises:
+            BackendError: features of another model, the runtime failed, or the result holds NaN
+                or infinity.
+            BundleError: the graph returns another number of answers than prompts.
+        """
+        wanted = {spec.name: spec.dtype for spec in self._decoder.inputs}
+        feeds: dict[str, NDArray[Any]] = {**features, **prompts.feeds()}
+        if not self.takes_mask_input:
+            del feeds["mask_input"], feeds["has_mask_input"]
+        for name in wanted.keys() & feeds.keys():
+            feeds[name] = feeds[name].astype(wanted[name], copy=False)
+        results = self._decoder.run(feeds)
+        masks, scores = results["low_res_masks"], results["iou_predictions"]
+        count = len(prompts.point_coords)
+        if len(masks) != count or len(scores) != count:
+            raise BundleError(
+                f"decoder of {self.info.model_id} returned {len(masks)} masks and {len(scores)} "
+                f"scores for {count} prompts: its graph is wrong, export the model again"
+            )
+        return masks.astype(np.float32, copy=False), scores.astype(np.float32, copy=False)
+
+    @property
+    def takes_mask_input(self) -> bool:
+        """Whether the decoder has an input for an earlier mask."""
+        return any(spec.name == "mask_input" for spec in self._decoder.inputs)
+
+    def close(self) -> None:
+        """Free both sessions; closing twice is fine."""
+        self._encoder.close()
+        self._decoder.close()
+
+
+def open_model(
+    model: str | PathLike[str], *, backend: str, precision: str, options: SessionOptions
+) -> Model:
+    """Find a bundle, check it, and open its two sessions; see :func:`samrt.load`."""
+    bundle = Bundle.open(find_model(model))
+    chosen = {role: bundle.artifact(role, precision) for role in ("encoder", "decoder")}
+    runtime = get_backend(backend)
+    sessions: dict[str, Session] = {}
+    try:
+        for role, artifact in chosen.items():
+            sessions[role] = runtime.create(bundle.file_of(artifact), options)
+            _compare(artifact, sessions[role])
+    except BaseException:
+        for session in sessions.values():
+            session.close()
+        raise
+    manifest = bundle.manifest
+    info = ModelInfo(
+        name=manifest.name,
+        family=manifest.family,
+        variant=manifest.variant,
+        model_id=bundle.model_id,
+        sha256=bundle.sha256,
+        files={role: artifact.sha256 for role, artifact in chosen.items()},
+        path=str(bundle.path),
+        precision_requested=precision,
+        precision_effective=chosen["encoder"].precision,
+        decoder_precision=chosen["decoder"].precision,
+        backend_requested=backend,
+        backend_effective=runtime.name,
+        backend_version=runtime.version(),
+        threads=options.effective_threads,
+        license=str(manifest.source["license"]),
+        intended_use=str(manifest.source["intended_use"]),
+    )
+    return Model(bundle, info, sessions["encoder"], sessions["decoder"])
+
+
+def _compare(artifact: Artifact, session: Session) -> None:
+    """Refuse a model file whose inputs or outputs differ from the manifest; list all."""
+    found = []
+    for side, wanted, have in (
+        ("input", artifact.inputs, session.inputs),
+        ("output", artifact.outputs, session.outputs),
+    ):
+        real = {spec.name: spec for spec in have}
+        named = {spec.name for spec in wanted}
+        found += [f"{side} {n!r} is not in the manifest" for n in real if n not in named]
+        for spec in wanted:
+            if spec.name not in real:
+                found.append(f"{side} {spec.name!r} is not in the file")
+            elif not _agree(spec, real[spec.name]):
+                found.append(f"{side} {spec} is {real[spec.name]} in the file")
+    if found:
+        raise BundleError(
+            f"{artifact.file} differs from its manifest: {'; '.join(found)}; export it again"
+        )
+
+
+def _agree(wanted: TensorSpec, real: TensorSpec) -> bool:
+    """Same dtype and rank; sizes that are fixed on both sides are equal, inputs' freedom kept."""
+    if wanted.dtype != real.dtype or len(wanted.shape) != len(real.shape):
+        return False
+    for want, have in zip(wanted.shape, real.shape, strict=True):
+        if isinstance(have, int) and want != have:
+            return False
+    return True

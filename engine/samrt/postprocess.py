@@ -1,0 +1,105 @@
+"""From low-resolution logits to masks of the original size and their figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samrt import _kernels
+from samrt.geometry import Placement
+from samrt.manifest import OutputSpec
+from samrt.types import Size
+
+__all__ = ["MaskSet", "empty_mask_warnings", "full_size_logits", "make_masks", "mask_indices"]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSet:
+    """Masks of one prompt: ``masks (M, H, W)`` bool, ``stability (M,)`` float32,
+    ``areas_px (M,)`` int64, ``boxes (M, 4)`` float64 XYXY with exclusive far edges.
+    """
+
+    masks: NDArray[np.bool_]
+    stability: NDArray[np.float32]
+    areas_px: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+
+
+def mask_indices(spec: OutputSpec, *, multimask: bool) -> tuple[int, ...]:
+    """Which of the decoder's masks the caller gets, in the decoder's order."""
+    return spec.multimask_indices if multimask else (spec.single_mask_index,)
+
+
+def make_masks(
+    logits: NDArray[np.float32], placement: Placement, spec: OutputSpec, *, threads: int
+) -> MaskSet:
+    """Bring chosen masks to the original size, cut them at the threshold and measure them.
+
+    The resizing is SAM's: bilinear from the low-resolution map to the model frame, crop to the
+    part that holds the image, bilinear to ``(H, W)`` (``two_step``); models that crop the
+    low-resolution map itself use ``direct``. Stability is SAM's score: the number of
+    low-resolution pixels above threshold + offset divided by those above threshold - offset.
+
+    Args:
+        logits: ``(M, h, w)`` float32, finite.
+        placement: where the image lies in the model frame.
+        spec: the model's output rules.
+        threads: threads the kernels may use, at least 1.
+    """
+    frame, crop = _frame_and_crop(placement, spec)
+    probability = spec.threshold_space == "probability"
+    masks = _kernels.masks_from_logits(
+        logits,
+        frame=frame,
+        crop=crop,
+        out=placement.original_size,
+        threshold=spec.threshold,
+        probability=probability,
+        threads=threads,
+    )
+    areas, boxes = _kernels.mask_stats(masks)
+    threshold = _logit(spec.threshold) if probability else spec.threshold
+    stability = _kernels.stability(logits, threshold, spec.stability_offset)
+    return MaskSet(masks, stability, areas, boxes.astype(np.float64))
+
+
+def full_size_logits(
+    logits: NDArray[np.float32], placement: Placement, spec: OutputSpec, *, threads: int
+) -> NDArray[np.float32]:
+    """Map ``(M, h, w)`` logits to ``(M, H, W)``; what is cut at ``spec.threshold``.
+
+    Where the model thresholds probabilities, these are returned, resized as such.
+    """
+    frame, crop = _frame_and_crop(placement, spec)
+    if spec.threshold_space == "probability":
+        with np.errstate(over="ignore"):
+            logits = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
+    return _kernels.upscale_logits(
+        logits, frame=frame, crop=crop, out=placement.original_size, threads=threads
+    )
+
+
+def empty_mask_warnings(areas_px: NDArray[np.int64]) -> tuple[str, ...]:
+    """One remark per mask without a single pixel."""
+    empty = np.flatnonzero(areas_px == 0)
+    return tuple(f"mask {index} is empty: no pixel is above the threshold" for index in empty)
+
+
+def _frame_and_crop(placement: Placement, spec: OutputSpec) -> tuple[Size, Size]:
+    if spec.resize_kind == "two_step":
+        return placement.frame_size, placement.input_size
+    low, frame, size = spec.low_res_size, placement.frame_size, placement.input_size
+    crop = (
+        max(1, int(size[0] * low[0] / frame[0] + 0.5)),
+        max(1, int(size[1] * low[1] / frame[1] + 0.5)),
+    )
+    return low, crop
+
+
+def _logit(probability: float) -> float:
+    if probability <= 0.0 or probability >= 1.0:
+        return -math.inf if probability <= 0.0 else math.inf
+    return math.log(probability / (1.0 - probability))

@@ -1,0 +1,118 @@
+"""Fixtures for all tests: a small committed model bundle, edited copies of it, pictures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import samrt
+
+DATA = Path(__file__).parent / "data"
+
+EditBundle = Callable[..., Path]
+
+
+def pytest_report_header() -> str:
+    """Versions, in the first lines of every run."""
+
+    def version(name: str) -> str:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return "none"
+
+    names = ("numpy", "onnxruntime", "pillow", "onnx", "torch")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    return f"samrt {samrt.__version__} on {platform.machine()}, {packages}"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the committed fixtures."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def bundle_path() -> Path:
+    """The committed bundle of schema version 1; never written to."""
+    return DATA / "bundle_v1.samrt"
+
+
+@pytest.fixture
+def manifest_doc(bundle_path: Path) -> dict[str, Any]:
+    """A fresh copy of the committed bundle's manifest, to be edited."""
+    document: dict[str, Any] = json.loads((bundle_path / "manifest.json").read_text("utf-8"))
+    return document
+
+
+@pytest.fixture
+def edit_bundle(bundle_path: Path, tmp_path: Path) -> EditBundle:
+    """``edit_bundle({"output.threshold": 1.0})``: a copy of the bundle with edited manifest."""
+
+    def make(edits: dict[str, Any] | None = None, name: str = "edited") -> Path:
+        target = tmp_path / f"{name}.samrt"
+        shutil.copytree(bundle_path, target)
+        path = target / "manifest.json"
+        document = json.loads(path.read_text("utf-8"))
+        for key, value in (edits or {}).items():
+            *parents, last = key.split(".")
+            place = document
+            for parent in parents:
+                place = place[int(parent)] if parent.isdigit() else place[parent]
+            place[last] = value
+        path.write_text(json.dumps(document), "utf-8")
+        return target
+
+    return make
+
+
+@pytest.fixture
+def load_edited(edit_bundle: EditBundle) -> Iterator[Callable[..., samrt.Predictor]]:
+    """Like ``edit_bundle`` but loaded; closed after the test."""
+    opened: list[samrt.Predictor] = []
+
+    def make(edits: dict[str, Any] | None = None, **options: Any) -> samrt.Predictor:
+        name = f"edited{len(opened)}"
+        opened.append(samrt.load(edit_bundle(edits, name), threads=1, **options))
+        return opened[-1]
+
+    yield make
+    for predictor in opened:
+        predictor.close()
+
+
+@pytest.fixture
+def predictor(bundle_path: Path) -> Iterator[samrt.Predictor]:
+    """The committed model on one thread, without an image."""
+    with samrt.load(bundle_path, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., NDArray[np.uint8]]:
+    """``picture(H, W, channels)``: a smooth uint8 picture with noise, the same every time."""
+
+    def make(height: int = 48, width: int = 80, channels: int = 3) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(7)
+        ys, xs = np.mgrid[:height, :width] / max(height, width)
+        planes = [np.sin(6 * xs + k) + np.cos(5 * ys - k) for k in range(max(channels, 1))]
+        values = np.stack(planes, -1) * 50 + 128 + rng.normal(0, 8, (height, width, len(planes)))
+        image = np.clip(values, 0, 255).astype(np.uint8)
+        return image[:, :, 0].copy() if channels == 0 else image
+
+    return make
+
+
+@pytest.fixture
+def image(picture: Callable[..., NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """One colour picture, 48 high and 80 wide: not square, so swapped axes show."""
+    return picture()

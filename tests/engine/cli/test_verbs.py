@@ -1,0 +1,147 @@
+"""The command itself and its smaller verbs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import samrt
+from samrt import cli
+from samrt.cli import _numbers, infer
+from samrt.errors import KernelError
+from samrt.imaging.outputs import OUTPUT_KINDS
+
+VERBS = ("infer", "info", "models", "verify")
+
+
+def test_help_lists_the_verbs_that_exist(samrt_command: Callable[..., Any]) -> None:
+    outcome = samrt_command("--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    for verb in VERBS:
+        assert f"\n    {verb} " in outcome.out
+        assert samrt_command(verb, "--help").code == 0
+    for later in ("export", "quantize", "build", "bench", "eval"):
+        assert f"\n    {later} " not in outcome.out
+
+
+def test_version_and_usage(samrt_command: Callable[..., Any]) -> None:
+    assert samrt_command("--version").out == f"samrt {samrt.__version__}\n"
+    assert samrt_command().code == 2
+    assert samrt_command("paint").code == 2
+
+
+def test_kinds_are_those_of_the_library() -> None:
+    assert infer._KINDS == OUTPUT_KINDS
+
+
+def test_info(samrt_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(samrt_command("info", "--json").out)
+    assert found["versions"]["samrt"] == samrt.__version__
+    assert found["native"]["available"] is True
+    assert {"name": "onnxruntime", "available": True, "missing": []} in found["backends"]
+    assert found["limits"] == {"max_file_bytes": 512 * 1024 * 1024, "max_pixels": 100_000_000}
+    text = samrt_command("info")
+    assert (text.code, text.err) == (0, "")
+    assert "onnxruntime" in text.out
+
+    def missing() -> None:
+        raise KernelError("samrt's C++ extension is not built")
+
+    monkeypatch.setattr("samrt._kernels.load", missing)
+    assert json.loads(samrt_command("info", "--json").out)["native"]["available"] is False
+    assert "not built" in samrt_command("info").out
+
+
+def test_models(
+    samrt_command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    bundle_path: Path,
+    edit_bundle: Callable[..., Path],
+) -> None:
+    damaged = edit_bundle({}, "damaged")
+    (damaged / "encoder.onnx").unlink()
+    found = {"fixture": bundle_path, "damaged": damaged}
+    monkeypatch.setattr("samrt.bundle.available_models", lambda: found)
+    good, bad = json.loads(samrt_command("models", "--json").out)["models"]
+    assert good["name"] == "fixture"
+    assert good["bytes"] == sum(f["bytes"] for f in good["files"].values())
+    assert good["license"]
+    assert "encoder.onnx is missing" in bad["error"]
+    text = samrt_command("models").out
+    assert good["sha256"][:12] in text
+    assert "damaged:" in text
+    monkeypatch.setattr("samrt.bundle.available_models", dict)
+    assert "no models are installed" in samrt_command("models").out
+    assert json.loads(samrt_command("models", "--json").out) == {"models": []}
+
+
+def test_verify(
+    samrt_command: Callable[..., Any], bundle_path: Path, edit_bundle: Callable[..., Path]
+) -> None:
+    good = samrt_command("verify", bundle_path)
+    assert (good.code, good.err) == (0, "")
+    assert json.loads(samrt_command("verify", bundle_path, "--json").out)["passed"] is True
+    damaged = edit_bundle({}, "damaged")
+    content = (damaged / "decoder.onnx").read_bytes()
+    (damaged / "decoder.onnx").write_bytes(content[:-1] + b"\0")
+    bad = samrt_command("verify", damaged)
+    assert bad.code == 3
+    assert len(bad.err.splitlines()) == 1
+    assert bad.err.startswith("samrt: verification failed: ")
+    document = json.loads(samrt_command("verify", damaged, "--json").out)
+    assert (document["passed"], document["checks"][0]["passed"]) == (False, False)
+    assert samrt_command("verify", "nobody").error
+
+
+def test_interruption(samrt_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samrt.cli.info.collect", stop)
+    outcome = samrt_command("info")
+    assert (outcome.code, outcome.err) == (130, "samrt: interrupted\n")
+
+
+def test_a_bug_keeps_its_traceback(
+    samrt_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("samrt.cli.info.collect", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        samrt_command("info")
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        ("infer a.png --box 1 2 3 4", "infer a.png --box=1,2,3,4"),
+        ("infer --box 1 2 3 4 a.png", "infer --box=1,2,3,4 a.png"),
+        ("infer --box 1,2,3,4 a.png", "infer --box=1,2,3,4 a.png"),
+        ("infer --box -1 -2 3 4", "infer --box=-1,-2,3,4"),
+        ("infer --box -1,-2,3,4", "infer --box=-1,-2,3,4"),
+        ("infer --box=1,2,3,4", "infer --box=1,2,3,4"),
+        ("infer --box 1 2 3 4 --box 5 6 7 8", "infer --box=1,2,3,4 --box=5,6,7,8"),
+        ("infer --box 1 2 3 a.png", "infer --box=1,2,3 a.png"),
+        ("infer --point -3,4,0 a.png", "infer --point=-3,4,0 a.png"),
+        ("infer --point 3 4 a.png", "infer --point=3,4 a.png"),
+        ("infer --point 3 4 0 --json", "infer --point=3,4,0 --json"),
+        ("infer --window -160 240 a.png", "infer --window=-160,240 a.png"),
+        ("infer --window minmax a.png", "infer --window minmax a.png"),
+        ("infer --box nan 2 3 4", "infer --box=nan,2,3,4"),
+        ("infer --box", "infer --box"),
+        ("infer --box --json", "infer --box --json"),
+        ("infer -- --box 1 2 3 4", "infer -- --box 1 2 3 4"),
+    ],
+)
+def test_joining_of_numbers(words: str, joined: str) -> None:
+    assert _numbers.join_values(words.split()) == joined.split()
+
+
+def test_parser_can_be_built_twice() -> None:
+    assert cli.build_parser().prog == cli.build_parser().prog == "samrt"
