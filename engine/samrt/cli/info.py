@@ -1,0 +1,86 @@
+"""``samrt info``: what is installed here and what it can do."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["add_subparser", "collect", "run"]
+
+
+def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "info",
+        help="show versions, native code, backends, models and limits",
+        description="Show versions, whether the native code is there and which instructions it "
+        "uses, every backend and what it lacks, the installed models, and the limits on input.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(run=run)
+
+
+def collect() -> dict[str, Any]:
+    """Everything the verb shows, ready for JSON."""
+    from samrt.backends import available_backends
+    from samrt.cli.models import list_models
+    from samrt.environment import environment
+    from samrt.imaging.sniff import ImageLimits
+
+    limits = ImageLimits()
+    return {
+        **environment(),
+        "native": _native(),
+        "backends": [
+            {"name": b.name, "available": b.available, "missing": list(b.missing)}
+            for b in available_backends()
+        ],
+        "models": list_models(),
+        "limits": {
+            "max_file_bytes": limits.max_file_bytes,
+            "max_pixels": limits.max_pixels,
+        },
+    }
+
+
+def _native() -> dict[str, Any]:
+    """Whether the C++ kernels can be loaded, and which inner loops they chose."""
+    from samrt import _kernels
+    from samrt.errors import KernelError
+
+    try:
+        _kernels.load()
+        return {"available": True, "instruction_set": _kernels.instruction_set(), "error": None}
+    except KernelError as exc:
+        return {"available": False, "instruction_set": None, "error": str(exc)}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from samrt.cli._report import print_json, print_table
+
+    found = collect()
+    if args.json:
+        print_json(found)
+        return 0
+    native = found["native"]
+    rows = [[name, version or "not installed"] for name, version in found["versions"].items()]
+    rows += [
+        ["platform", found["platform"]],
+        ["processor", f"{found['cpu']['model'] or found['machine']}"],
+        ["cpus", f"{found['cpus_usable']} usable of {found['cpus_logical']}"],
+        ["native", f"on ({native['instruction_set']})" if native["available"] else native["error"]],
+    ]
+    for backend in found["backends"]:
+        lacks = f"missing: {', '.join(backend['missing'])}"
+        rows.append([f"backend {backend['name']}", "available" if backend["available"] else lacks])
+    for model in found["models"]:
+        rows.append([f"model {model['name']}", model.get("error") or model["model_id"]])
+    if not found["models"]:
+        rows.append(["models", "none installed"])
+    limits = found["limits"]
+    rows.append(["largest file", f"{limits['max_file_bytes']} bytes"])
+    rows.append(["largest image", f"{limits['max_pixels']} pixels"])
+    print_table(rows)
+    return 0
