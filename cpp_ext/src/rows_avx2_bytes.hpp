@@ -1,0 +1,174 @@
+// AVX2 loops over 8-bit rows; part of rows_avx2.cpp.
+//
+// A 22-bit weight does not fit the 16-bit multiply-add of the processor. It is split as
+// high * 2^15 + low, both parts are multiplied exactly, and the sums are joined at the end. All
+// sums are taken modulo 2^32; the true one fits in 31 bits, so nothing is lost.
+
+constexpr int kRgbGroup = 4;
+constexpr int kGreyGroup = 8;
+
+inline __m128i join128(__m128i low, __m128i high) {
+    return _mm_add_epi32(low, _mm_slli_epi32(high, kLowBits));
+}
+
+inline void store_byte(std::uint8_t* to, int value) { *to = static_cast<std::uint8_t>(value); }
+
+inline void store_pixel(std::uint8_t* to, int value) { std::memcpy(to, &value, 4); }
+
+// Adds the halves of two sums and gives [first | second], rounded and shifted to 8 bits.
+inline __m256i finish_pair(__m256i low0, __m256i high0, __m256i low1, __m256i high1) {
+    const __m256i sum0 = _mm256_add_epi32(low0, _mm256_slli_epi32(high0, kLowBits));
+    const __m256i sum1 = _mm256_add_epi32(low1, _mm256_slli_epi32(high1, kLowBits));
+    const __m256i crossed = _mm256_permute2x128_si256(sum0, sum1, 0x21);
+    const __m256i straight = _mm256_blend_epi32(sum0, sum1, 0xf0);
+    return _mm256_srai_epi32(_mm256_add_epi32(crossed, straight), kFractionBits);
+}
+
+// One output pixel at a time, four rows together so that each weight is loaded once. Four taps
+// of three channels make one 256-bit multiply-add.
+void resample_x_rgb(const FixedTaps& taps, const std::uint8_t* const* source,
+                    std::uint8_t* const* target) {
+    const __m256i spread = _mm256_setr_epi8(
+        0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
+        6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+    const __m256i pick_low = _mm256_setr_epi8(
+        0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3,
+        4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+    const __m256i pick_high = _mm256_add_epi8(pick_low, _mm256_set1_epi8(8));
+    const int half_once = static_cast<int>(kHalf);
+    const __m256i half =
+        _mm256_setr_epi32(half_once, half_once, half_once, half_once, 0, 0, 0, 0);
+    const std::int16_t* weight = taps.split.data();
+    const int groups = taps.groups;
+    for (int i = 0; i < taps.out_size; ++i) {
+        std::size_t at = static_cast<std::size_t>(taps.first[i]) * 3;
+        __m256i low[kRowsAtOnce], high[kRowsAtOnce];
+        for (int r = 0; r < kRowsAtOnce; ++r) low[r] = half, high[r] = _mm256_setzero_si256();
+        for (int g = 0; g < groups; ++g, at += 3 * kRgbGroup, weight += 2 * kRgbGroup) {
+            const __m256i both = _mm256_broadcastsi128_si256(
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight)));
+            const __m256i weight_low = _mm256_shuffle_epi8(both, pick_low);
+            const __m256i weight_high = _mm256_shuffle_epi8(both, pick_high);
+            for (int r = 0; r < kRowsAtOnce; ++r) {
+                const __m256i pixels = _mm256_shuffle_epi8(
+                    _mm256_broadcastsi128_si256(
+                        _mm_loadu_si128(reinterpret_cast<const __m128i*>(source[r] + at))),
+                    spread);
+                low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pixels, weight_low));
+                high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(pixels, weight_high));
+            }
+        }
+        // The bytes of rows 0 and 2 end in the lower half, those of 1 and 3 in the upper.
+        const __m256i words = _mm256_packs_epi32(finish_pair(low[0], high[0], low[1], high[1]),
+                                                 finish_pair(low[2], high[2], low[3], high[3]));
+        const __m256i bytes = _mm256_packus_epi16(words, words);
+        const __m128i even = _mm256_castsi256_si128(bytes);
+        const __m128i odd = _mm256_extracti128_si256(bytes, 1);
+        const std::size_t to = static_cast<std::size_t>(i) * 3;
+        store_pixel(target[0] + to, _mm_cvtsi128_si32(even));
+        store_pixel(target[1] + to, _mm_cvtsi128_si32(odd));
+        store_pixel(target[2] + to, _mm_extract_epi32(even, 1));
+        store_pixel(target[3] + to, _mm_extract_epi32(odd, 1));
+    }
+}
+
+void resample_x_grey(const FixedTaps& taps, const std::uint8_t* const* source,
+                     std::uint8_t* const* target) {
+    const __m128i half = _mm_set1_epi32(static_cast<int>(kHalf));
+    const std::int16_t* weight = taps.split.data();
+    const int groups = taps.groups;
+    for (int i = 0; i < taps.out_size; ++i) {
+        std::size_t at = static_cast<std::size_t>(taps.first[i]);
+        __m128i low[kRowsAtOnce], high[kRowsAtOnce];
+        for (int r = 0; r < kRowsAtOnce; ++r) low[r] = high[r] = _mm_setzero_si128();
+        for (int g = 0; g < groups; ++g, at += kGreyGroup, weight += 2 * kGreyGroup) {
+            const __m128i weight_low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight));
+            const __m128i weight_high =
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight + kGreyGroup));
+            for (int r = 0; r < kRowsAtOnce; ++r) {
+                const __m128i samples = _mm_cvtepu8_epi16(
+                    _mm_loadl_epi64(reinterpret_cast<const __m128i*>(source[r] + at)));
+                low[r] = _mm_add_epi32(low[r], _mm_madd_epi16(samples, weight_low));
+                high[r] = _mm_add_epi32(high[r], _mm_madd_epi16(samples, weight_high));
+            }
+        }
+        const __m128i sum = _mm_hadd_epi32(
+            _mm_hadd_epi32(join128(low[0], high[0]), join128(low[1], high[1])),
+            _mm_hadd_epi32(join128(low[2], high[2]), join128(low[3], high[3])));
+        const __m128i value = _mm_srai_epi32(_mm_add_epi32(sum, half), kFractionBits);
+        const __m128i words = _mm_packs_epi32(value, value);
+        const __m128i bytes = _mm_packus_epi16(words, words);
+        store_byte(target[0] + i, _mm_extract_epi8(bytes, 0));
+        store_byte(target[1] + i, _mm_extract_epi8(bytes, 1));
+        store_byte(target[2] + i, _mm_extract_epi8(bytes, 2));
+        store_byte(target[3] + i, _mm_extract_epi8(bytes, 3));
+    }
+}
+
+void resample_x_avx2(const FixedTaps& taps, int channels, const std::uint8_t* const* source,
+                     int rows, std::uint8_t* const* target) {
+    const std::uint8_t* from[kRowsAtOnce];
+    std::uint8_t* to[kRowsAtOnce];
+    for (int r = 0; r < kRowsAtOnce; ++r) {  // missing rows repeat the last one
+        from[r] = source[r < rows ? r : rows - 1];
+        to[r] = target[r < rows ? r : rows - 1];
+    }
+    if (channels == 3)
+        resample_x_rgb(taps, from, to);
+    else
+        resample_x_grey(taps, from, to);
+}
+
+inline __m256i join_and_shift(__m256i low, __m256i high) {
+    const __m256i half = _mm256_set1_epi32(static_cast<int>(kHalf));
+    const __m256i sum = _mm256_add_epi32(low, _mm256_slli_epi32(high, kLowBits));
+    return _mm256_srai_epi32(_mm256_add_epi32(sum, half), kFractionBits);
+}
+
+inline __m256i weight_pair(std::int16_t a, std::int16_t b) {
+    const std::uint32_t low = static_cast<std::uint16_t>(a), high = static_cast<std::uint16_t>(b);
+    return _mm256_set1_epi32(static_cast<int>(low | high << 16));
+}
+
+void resample_y_avx2(const std::uint8_t* const* source, const std::int32_t* weight, int taps,
+                     std::size_t n, std::uint8_t* target) {
+    if (taps == 1 && weight[0] == 1 << kFractionBits) {
+        std::memcpy(target, source[0], n);
+        return;
+    }
+    const __m256i zero = _mm256_setzero_si256();
+    const auto load = [](const std::uint8_t* from) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    };
+    std::size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m256i low[4] = {zero, zero, zero, zero}, high[4] = {zero, zero, zero, zero};
+        for (int k = 0; k < taps; k += 2) {
+            const bool pair = k + 1 < taps;
+            const std::int32_t first = weight[k], second = pair ? weight[k + 1] : 0;
+            const __m256i weight_low = weight_pair(low_part(first), low_part(second));
+            const __m256i weight_high = weight_pair(high_part(first), high_part(second));
+            const __m256i a = load(source[k] + i), b = load(source[pair ? k + 1 : k] + i);
+            const __m256i ab_low = _mm256_unpacklo_epi8(a, b), ab_high = _mm256_unpackhi_epi8(a, b);
+            const __m256i samples[4] = {
+                _mm256_unpacklo_epi8(ab_low, zero), _mm256_unpackhi_epi8(ab_low, zero),
+                _mm256_unpacklo_epi8(ab_high, zero), _mm256_unpackhi_epi8(ab_high, zero)};
+            for (int part = 0; part < 4; ++part) {
+                low[part] =
+                    _mm256_add_epi32(low[part], _mm256_madd_epi16(samples[part], weight_low));
+                high[part] =
+                    _mm256_add_epi32(high[part], _mm256_madd_epi16(samples[part], weight_high));
+            }
+        }
+        const __m256i bytes = _mm256_packus_epi16(
+            _mm256_packs_epi32(join_and_shift(low[0], high[0]), join_and_shift(low[1], high[1])),
+            _mm256_packs_epi32(join_and_shift(low[2], high[2]), join_and_shift(low[3], high[3])));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), bytes);
+    }
+    for (; i < n; ++i) {
+        std::uint32_t sum = kHalf;
+        for (int k = 0; k < taps; ++k)
+            sum += static_cast<std::uint32_t>(weight[k] * static_cast<std::int32_t>(source[k][i]));
+        target[i] = clip_fixed(sum);
+    }
+}

@@ -1,0 +1,39 @@
+// Inner loops for the machine the wheel was built for: SSE2 on x86-64, NEON on AArch64.
+#include <cstddef>
+#include <cstdint>
+
+#include "rows_tables.hpp"
+
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+namespace samrt {
+namespace {
+#include "rows_generic.hpp"
+}  // namespace
+
+const RowKernels& baseline_rows() {
+    static const RowKernels table = {
+        "baseline",
+        0,
+        0,
+        resample_x_plain,
+        resample_y_plain,
+        normalize_grey_plain,
+        normalize_rgb_plain,
+        normalize_float_plain,
+        float_to_half_plain,
+        float_to_byte_plain,
+        byte_range_plain,
+        interleave_plain,
+        deinterleave_plain,
+        resample_block,
+        stencil_block,
+        range_block,
+        blend_plain,
+        blend_above_plain,
+        float_range_plain,
+    };
+    return table;
+}
+
+}  // namespace samrt
