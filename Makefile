@@ -60,3 +60,44 @@ clean: ## remove what was built (not .venv)
 	@rm -rf build out *.egg-info engine/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find engine export tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	@rm -f engine/samrt/_native*.so
+
+# ---- C++ kernels ----
+
+CPP_BUILD := build/cpp_tests
+CPP_SOURCES := $(wildcard cpp_ext/src/*.cpp) cpp_ext/tests/test_kernels.cpp
+CPP_HEADERS := $(wildcard cpp_ext/include/samrt/*.hpp cpp_ext/src/*.hpp)
+CPP_FLAGS := -std=c++17 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Icpp_ext/include -pthread
+ARM_CXX ?= aarch64-linux-gnu-g++
+ARM_EMULATOR ?= qemu-aarch64
+BENCH_RUNS ?= 30
+BENCH_JSON ?= benchmarks/results/kernels.json
+
+.PHONY: native bench-kernels test-cpp test-arm arm-tools
+
+native: $(VENV)/.test ## build the C++ extension in place, for work on the sources
+	@$(PIP) install --quiet 'setuptools>=77' 'pybind11>=2.13'
+	@CXX=$(CXX) $(BIN)/python setup.py --quiet build_ext --inplace
+
+bench-kernels: $(VENV)/.test ## time the kernels against Pillow, NumPy and PyTorch
+	@$(BIN)/python benchmarks/kernels.py --runs $(BENCH_RUNS) --json $(BENCH_JSON)
+
+$(CPP_BUILD)/golden.bin: cpp_ext/tests/make_golden.py engine/samrt/reference.py | $(VENV)/.runtime
+	@PYTHONPATH=engine $(BIN)/python cpp_ext/tests/make_golden.py $@
+
+$(CPP_BUILD)/sanitized: $(CPP_SOURCES) $(CPP_HEADERS) | $(CPP_BUILD)/golden.bin
+	@$(CXX) $(CPP_FLAGS) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all $(CPP_SOURCES) -o $@
+
+test-cpp: $(CPP_BUILD)/sanitized $(CPP_BUILD)/golden.bin ## the kernels' C++ test under the address and undefined-behaviour sanitizers
+	@$(CPP_BUILD)/sanitized $(CPP_BUILD)/golden.bin
+
+arm-tools:
+	@command -v $(ARM_CXX) >/dev/null || { \
+	  echo "No AArch64 compiler: '$(ARM_CXX)' is not found. Install it (on Debian and Ubuntu: apt install g++-aarch64-linux-gnu), or run: make ARM_CXX=/path/to/compiler test-arm" >&2; exit 1; }
+	@command -v $(ARM_EMULATOR) >/dev/null || { \
+	  echo "No AArch64 emulator: '$(ARM_EMULATOR)' is not found. Install it (on Debian and Ubuntu: apt install qemu-user), or run: make ARM_EMULATOR=/path/to/emulator test-arm" >&2; exit 1; }
+
+$(CPP_BUILD)/arm64: $(CPP_SOURCES) $(CPP_HEADERS) | arm-tools $(CPP_BUILD)/golden.bin
+	@$(ARM_CXX) $(CPP_FLAGS) -O3 -static $(CPP_SOURCES) -o $@
+
+test-arm: arm-tools $(CPP_BUILD)/arm64 $(CPP_BUILD)/golden.bin ## the same test cross-compiled for AArch64, in an emulator
+	@$(ARM_EMULATOR) $(CPP_BUILD)/arm64 $(CPP_BUILD)/golden.bin

@@ -12,6 +12,7 @@ alone: arrays exist before, results are freed after. Without PyTorch, NumPy take
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -21,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from PIL import Image
 from samrt import _kernels, reference
 from samrt.environment import environment
 
-try:
-    import torch
-    import torch.nn.functional as torch_functional
-except ModuleNotFoundError:
-    torch = None
+torch: Any = None
+torch_functional: Any = None
+if importlib.util.find_spec("torch"):
+    torch = importlib.import_module("torch")
+    torch_functional = importlib.import_module("torch.nn.functional")
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 FRAME = 1024
@@ -120,12 +120,12 @@ def decoder_like() -> NDArray[np.float32]:
     y, x = np.mgrid[:LOW, :LOW] / LOW
     near = np.minimum(np.hypot(y - 0.4, x - 0.3) - 0.2, np.hypot(y - 0.7, x - 0.7) - 0.11)
     ripple = np.random.default_rng(1).normal(0, 0.3, (LOW, LOW))
-    return (np.clip(-60 * near, -17, 12) + ripple).astype(np.float32)[None]
+    return np.asarray((np.clip(-60 * near, -17, 12) + ripple)[None], np.float32)
 
 
 def noise() -> NDArray[np.float32]:
     """The worst case: every output sample is near an edge of the mask."""
-    return np.random.default_rng(2).normal(0, 5, (1, LOW, LOW)).astype(np.float32)
+    return np.asarray(np.random.default_rng(2).normal(0, 5, (1, LOW, LOW)), np.float32)
 
 
 def upscaled_reference(logits: NDArray[np.float32], out: tuple[int, int]) -> Any:
@@ -133,7 +133,7 @@ def upscaled_reference(logits: NDArray[np.float32], out: tuple[int, int]) -> Any
     crop = fitted(*out)
     if torch is None:
         return reference.upscale_logits(logits, frame=(FRAME, FRAME), crop=crop, out=out)
-    options = {"mode": "bilinear", "align_corners": False}
+    options: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
     values = torch.from_numpy(logits)[None]
     values = torch_functional.interpolate(values, (FRAME, FRAME), **options)
     values = values[..., : crop[0], : crop[1]]
@@ -147,7 +147,7 @@ def postprocess_case(
     target: float | None,
     threads: int,
 ) -> Case:
-    sizes = {"frame": (FRAME, FRAME), "crop": fitted(*out), "out": out}
+    sizes: dict[str, Any] = {"frame": (FRAME, FRAME), "crop": fitted(*out), "out": out}
 
     def ours() -> Any:
         return _kernels.masks_from_logits(logits, threshold=0.0, threads=threads, **sizes)
@@ -261,7 +261,9 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
     for _ in range(runs):
         theirs.append(milliseconds(case.theirs))
         ours.append(milliseconds(case.ours))
-    row = {"name": case.name, "equality": equality, "target": case.target, "runs": runs}
+    row: dict[str, Any] = {
+        "name": case.name, "equality": equality, "target": case.target, "runs": runs,
+    }  # fmt: skip
     for label, times in (("ours", ours), ("reference", theirs)):
         low, _, high = statistics.quantiles(times, n=4)
         row[label] = {
@@ -294,10 +296,6 @@ def commit() -> str | None:
 def describe(threads: int) -> dict[str, Any]:
     """Everything needed to judge the figures."""
     about = environment()
-    try:
-        about["versions"]["opencv-python-headless"] = metadata.version("opencv-python-headless")
-    except metadata.PackageNotFoundError:
-        pass
     about["reference"] = "Pillow, NumPy" + ("" if torch is None else ", PyTorch")
     about["instruction_set"] = _kernels.instruction_set()
     about["threads"] = threads

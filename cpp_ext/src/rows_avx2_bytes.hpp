@@ -24,51 +24,67 @@ inline __m256i finish_pair(__m256i low0, __m256i high0, __m256i low1, __m256i hi
     return _mm256_srai_epi32(_mm256_add_epi32(crossed, straight), kFractionBits);
 }
 
-// One output pixel at a time, four rows together so that each weight is loaded once. Four taps
-// of three channels make one 256-bit multiply-add.
-void resample_x_rgb(const FixedTaps& taps, const std::uint8_t* const* source,
-                    std::uint8_t* const* target) {
+// Multiplies one group of taps of four rows into the sums; the first group starts them.
+template <bool First>
+inline void add_rgb_group(const std::uint8_t* const* source, std::size_t at,
+                          const std::int16_t* weight, __m256i* low, __m256i* high) {
     const __m256i spread = _mm256_setr_epi8(
         0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
         6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
     const __m256i pick_low = _mm256_setr_epi8(
         0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3,
         4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
-    const __m256i pick_high = _mm256_add_epi8(pick_low, _mm256_set1_epi8(8));
-    const int half_once = static_cast<int>(kHalf);
-    const __m256i half =
-        _mm256_setr_epi32(half_once, half_once, half_once, half_once, 0, 0, 0, 0);
+    const __m256i pick_high = _mm256_setr_epi8(
+        8, 9, 10, 11, 8, 9, 10, 11, 8, 9, 10, 11, 8, 9, 10, 11,
+        12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15);
+    constexpr int once = static_cast<int>(kHalf);
+    const __m256i half = _mm256_setr_epi32(once, once, once, once, 0, 0, 0, 0);
+    const __m256i both = _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight)));
+    const __m256i weight_low = _mm256_shuffle_epi8(both, pick_low);
+    const __m256i weight_high = _mm256_shuffle_epi8(both, pick_high);
+    for (int r = 0; r < kRowsAtOnce; ++r) {
+        const __m256i pixels = _mm256_shuffle_epi8(
+            _mm256_broadcastsi128_si256(
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(source[r] + at))),
+            spread);
+        const __m256i new_low = _mm256_madd_epi16(pixels, weight_low);
+        const __m256i new_high = _mm256_madd_epi16(pixels, weight_high);
+        low[r] = _mm256_add_epi32(First ? half : low[r], new_low);
+        high[r] = First ? new_high : _mm256_add_epi32(high[r], new_high);
+    }
+}
+
+// One output pixel at a time, four rows together so that each weight is loaded once. Four taps
+// of three channels make one 256-bit multiply-add. Groups is their number, 0 if not known here.
+template <int Groups>
+void resample_x_rgb(const FixedTaps& taps, const std::uint8_t* const* source,
+                    std::uint8_t* const* target) {
+    const std::uint8_t* const from[kRowsAtOnce] = {source[0], source[1], source[2], source[3]};
+    std::uint8_t* to[kRowsAtOnce] = {target[0], target[1], target[2], target[3]};
     const std::int16_t* weight = taps.split.data();
-    const int groups = taps.groups;
-    for (int i = 0; i < taps.out_size; ++i) {
-        std::size_t at = static_cast<std::size_t>(taps.first[i]) * 3;
+    const std::int32_t* first = taps.first.data();
+    const int groups = Groups == 0 ? taps.groups : Groups;
+    for (const std::int32_t* end = first + taps.out_size; first != end; ++first) {
+        std::size_t at = static_cast<std::size_t>(*first) * 3;
         __m256i low[kRowsAtOnce], high[kRowsAtOnce];
-        for (int r = 0; r < kRowsAtOnce; ++r) low[r] = half, high[r] = _mm256_setzero_si256();
-        for (int g = 0; g < groups; ++g, at += 3 * kRgbGroup, weight += 2 * kRgbGroup) {
-            const __m256i both = _mm256_broadcastsi128_si256(
-                _mm_loadu_si128(reinterpret_cast<const __m128i*>(weight)));
-            const __m256i weight_low = _mm256_shuffle_epi8(both, pick_low);
-            const __m256i weight_high = _mm256_shuffle_epi8(both, pick_high);
-            for (int r = 0; r < kRowsAtOnce; ++r) {
-                const __m256i pixels = _mm256_shuffle_epi8(
-                    _mm256_broadcastsi128_si256(
-                        _mm_loadu_si128(reinterpret_cast<const __m128i*>(source[r] + at))),
-                    spread);
-                low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pixels, weight_low));
-                high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(pixels, weight_high));
-            }
+        add_rgb_group<true>(from, at, weight, low, high);
+        for (int g = 1; g < groups; ++g) {
+            at += 3 * kRgbGroup;
+            add_rgb_group<false>(from, at, weight + 2 * kRgbGroup * g, low, high);
         }
+        weight += 2 * kRgbGroup * groups;
         // The bytes of rows 0 and 2 end in the lower half, those of 1 and 3 in the upper.
         const __m256i words = _mm256_packs_epi32(finish_pair(low[0], high[0], low[1], high[1]),
                                                  finish_pair(low[2], high[2], low[3], high[3]));
         const __m256i bytes = _mm256_packus_epi16(words, words);
         const __m128i even = _mm256_castsi256_si128(bytes);
         const __m128i odd = _mm256_extracti128_si256(bytes, 1);
-        const std::size_t to = static_cast<std::size_t>(i) * 3;
-        store_pixel(target[0] + to, _mm_cvtsi128_si32(even));
-        store_pixel(target[1] + to, _mm_cvtsi128_si32(odd));
-        store_pixel(target[2] + to, _mm_extract_epi32(even, 1));
-        store_pixel(target[3] + to, _mm_extract_epi32(odd, 1));
+        store_pixel(to[0], _mm_cvtsi128_si32(even));
+        store_pixel(to[1], _mm_cvtsi128_si32(odd));
+        store_pixel(to[2], _mm_extract_epi32(even, 1));
+        store_pixel(to[3], _mm_extract_epi32(odd, 1));
+        for (int r = 0; r < kRowsAtOnce; ++r) to[r] += 3;
     }
 }
 
@@ -113,10 +129,13 @@ void resample_x_avx2(const FixedTaps& taps, int channels, const std::uint8_t* co
         from[r] = source[r < rows ? r : rows - 1];
         to[r] = target[r < rows ? r : rows - 1];
     }
-    if (channels == 3)
-        resample_x_rgb(taps, from, to);
-    else
-        resample_x_grey(taps, from, to);
+    if (channels != 3) return resample_x_grey(taps, from, to);
+    switch (taps.groups) {
+        case 1: return resample_x_rgb<1>(taps, from, to);
+        case 2: return resample_x_rgb<2>(taps, from, to);
+        case 3: return resample_x_rgb<3>(taps, from, to);
+        default: return resample_x_rgb<0>(taps, from, to);
+    }
 }
 
 inline __m256i join_and_shift(__m256i low, __m256i high) {

@@ -1,4 +1,5 @@
-// Inner loops for the machine the wheel was built for: SSE2 on x86-64, NEON on AArch64.
+// Inner loops for the machine the wheel was built for: SSE2 on x86-64, NEON on AArch64, as far as
+// the compiler uses them.
 #include <cstddef>
 #include <cstdint>
 

@@ -10,7 +10,11 @@ const RowKernels* best() {
 #ifdef SAMRT_X86_64
     if (avx2_usable()) return &avx2_rows();
 #endif
+#ifdef __aarch64__
+    return &neon_rows();
+#else
     return &baseline_rows();
+#endif
 }
 
 std::atomic<const RowKernels*>& current() {
@@ -29,10 +33,13 @@ std::string select_row_kernels(const std::string& name) {
 #ifdef SAMRT_X86_64
     if (name == "avx2" && avx2_usable()) chosen = &avx2_rows();
 #endif
+#ifdef __aarch64__
+    if (name == "neon") chosen = &neon_rows();
+#endif
     if (chosen == nullptr)
         throw std::invalid_argument("instruction set '" + name +
                                     "' is unknown or not offered by this processor; expected "
-                                    "auto, baseline or (on x86-64 with AVX2) avx2");
+                                    "auto, baseline, avx2 (x86-64) or neon (AArch64)");
     current().store(chosen, std::memory_order_release);
     return chosen->name;
 }

@@ -12,7 +12,8 @@ inline std::uint8_t clip_fixed(std::uint32_t sum) {
 constexpr std::uint32_t kHalf = 1u << (kFractionBits - 1);
 
 template <int Channels>
-inline void resample_x_row(const FixedTaps& taps, const std::uint8_t* source, std::uint8_t* target) {
+inline void resample_x_row(const FixedTaps& taps, const std::uint8_t* source,
+                           std::uint8_t* target) {
     const std::int32_t* weight = taps.weight.data();
     for (int i = 0; i < taps.out_size; ++i, weight += taps.width) {
         const std::uint8_t* at = source + static_cast<std::size_t>(taps.first[i]) * Channels;
@@ -26,8 +27,9 @@ inline void resample_x_row(const FixedTaps& taps, const std::uint8_t* source, st
     }
 }
 
-inline void resample_x_plain(const FixedTaps& taps, int channels, const std::uint8_t* const* source,
-                      int rows, std::uint8_t* const* target) {
+inline void resample_x_plain(const FixedTaps& taps, int channels,
+                             const std::uint8_t* const* source, int rows,
+                             std::uint8_t* const* target) {
     for (int r = 0; r < rows; ++r) {
         if (channels == 3)
             resample_x_row<3>(taps, source[r], target[r]);
@@ -36,8 +38,8 @@ inline void resample_x_plain(const FixedTaps& taps, int channels, const std::uin
     }
 }
 
-inline void resample_y_plain(const std::uint8_t* const* source, const std::int32_t* weight, int taps,
-                      std::size_t n, std::uint8_t* target) {
+inline void resample_y_plain(const std::uint8_t* const* source, const std::int32_t* weight,
+                             int taps, std::size_t n, std::uint8_t* target) {
     constexpr std::size_t kChunk = 256;
     std::uint32_t sum[kChunk];
     for (std::size_t from = 0; from < n; from += kChunk) {
@@ -55,14 +57,14 @@ inline void resample_y_plain(const std::uint8_t* const* source, const std::int32
 // --- conversion ---------------------------------------------------------------------------
 
 inline void normalize_grey_plain(const std::uint8_t* source, std::size_t n, const Norm& norm,
-                          float* target) {
+                                 float* target) {
     const float mean = norm.mean, std = norm.std, scale = norm.scale;
     for (std::size_t i = 0; i < n; ++i)
         target[i] = (static_cast<float>(source[i]) * scale - mean) / std;
 }
 
 inline void normalize_rgb_plain(const std::uint8_t* source, std::size_t n, const Norm* norm,
-                         float* const* target) {
+                                float* const* target) {
     for (int c = 0; c < 3; ++c) {
         const float mean = norm[c].mean, std = norm[c].std, scale = norm[c].scale;
         float* to = target[c];
@@ -72,7 +74,8 @@ inline void normalize_rgb_plain(const std::uint8_t* source, std::size_t n, const
     }
 }
 
-inline void normalize_float_plain(const float* source, std::size_t n, const Norm& norm, float* target) {
+inline void normalize_float_plain(const float* source, std::size_t n, const Norm& norm,
+                                  float* target) {
     const float mean = norm.mean, std = norm.std, scale = norm.scale;
     for (std::size_t i = 0; i < n; ++i) target[i] = (source[i] * scale - mean) / std;
 }
@@ -114,7 +117,7 @@ inline void float_to_byte_plain(const float* source, std::size_t n, std::uint8_t
 }
 
 inline void byte_range_plain(const std::uint8_t* source, std::size_t n, std::uint8_t* low,
-                      std::uint8_t* high) {
+                             std::uint8_t* high) {
     std::uint8_t smallest = *low, largest = *high;
     for (std::size_t i = 0; i < n; ++i) {
         smallest = source[i] < smallest ? source[i] : smallest;
@@ -142,7 +145,8 @@ inline void deinterleave_plain(const float* block, std::size_t n, float* const* 
         for (std::size_t i = 0; i < n; ++i) rows[r][i] = block[i * kRows + r];
 }
 
-inline void resample_block(const FloatTaps& taps, int channels, const float* source, float* target) {
+inline void resample_block(const FloatTaps& taps, int channels, const float* source,
+                           float* target) {
     const std::size_t step = static_cast<std::size_t>(channels);
     const Column* from = reinterpret_cast<const Column*>(source);
     Column* to = reinterpret_cast<Column*>(target);
@@ -161,7 +165,7 @@ inline void resample_block(const FloatTaps& taps, int channels, const float* sou
 
 template <int N>
 inline void stencil_columns(const float* source, const std::int32_t* index, const float* weight,
-                     std::size_t n, float* target) {
+                            std::size_t n, float* target) {
     const Column* from = reinterpret_cast<const Column*>(source);
     Column* to = reinterpret_cast<Column*>(target);
     for (std::size_t i = 0; i < n; ++i, index += kStencil, weight += kStencil) {
@@ -171,8 +175,8 @@ inline void stencil_columns(const float* source, const std::int32_t* index, cons
     }
 }
 
-inline void stencil_block(const float* source, const std::int32_t* index, const float* weight, int taps,
-                   std::size_t n, float* target) {
+inline void stencil_block(const float* source, const std::int32_t* index, const float* weight,
+                          int taps, std::size_t n, float* target) {
     switch (taps) {
         case 1: return stencil_columns<1>(source, index, weight, n, target);
         case 2: return stencil_columns<2>(source, index, weight, n, target);
@@ -195,7 +199,7 @@ inline void range_block(const float* source, std::size_t n, float* low, float* h
 // --- blending rows ------------------------------------------------------------------------
 
 inline void blend_plain(const float* const* rows, const float* weight, int taps, std::size_t n,
-                 float* target) {
+                        float* target) {
     if (taps == 2) {
         const float *a = rows[0], *b = rows[1];
         const float wa = weight[0], wb = weight[1];
@@ -212,8 +216,8 @@ inline void blend_plain(const float* const* rows, const float* weight, int taps,
     }
 }
 
-inline void blend_above_plain(const float* const* rows, const float* weight, int taps, std::size_t n,
-                       float threshold, std::uint8_t* target) {
+inline void blend_above_plain(const float* const* rows, const float* weight, int taps,
+                              std::size_t n, float threshold, std::uint8_t* target) {
     constexpr std::size_t kChunk = 256;
     float sum[kChunk];
     const float* at[kStencil];

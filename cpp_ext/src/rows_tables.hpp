@@ -16,4 +16,8 @@ bool avx2_usable();  // asks the processor
 const RowKernels& avx2_rows();
 #endif
 
+#ifdef __aarch64__
+const RowKernels& neon_rows();
+#endif
+
 }  // namespace samrt

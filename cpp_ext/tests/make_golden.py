@@ -51,6 +51,7 @@ class Writer:
 
 
 def picture(rng: np.random.Generator, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """Noise; sometimes only black and white, where cubic weights overshoot."""
     shape = size if channels == 1 else (*size, channels)
     if rng.integers(3) == 0:
         return (rng.integers(0, 2, shape) * 255).astype(np.uint8)
@@ -58,6 +59,7 @@ def picture(rng: np.random.Generator, size: tuple[int, int], channels: int) -> N
 
 
 def images(out: Writer, rng: np.random.Generator) -> None:
+    """Resizing, preprocessing, windows."""
     for before, after in SIZES:
         for channels in (1, 3):
             image = picture(rng, before, channels)
@@ -85,9 +87,10 @@ def images(out: Writer, rng: np.random.Generator) -> None:
                 "preprocess", *before, channels, *after, *frame, *MEAN, *STD,
                 *options.values(), dtype == "float16", image, expected,
             )  # fmt: skip
-    for i, dtype in enumerate((np.uint16, np.int16, np.float32)):
+    types: tuple[Any, ...] = (np.uint16, np.int16, np.float32)
+    for i, kind in enumerate(types):
         for before, after in SIZES[:10]:
-            deep = (rng.normal(0, 900, before) + 1000 * (dtype == np.uint16)).astype(dtype)
+            deep = (rng.normal(0, 900, before) + 1000 * (i == 0)).astype(kind)
             window = (-100.5, 700.0) if i else (300.0, 1700.0)
             values = reference.preprocess_window(
                 deep, window=window, out_size=after, resized=after, mean=(0, 0, 0), std=(1, 1, 1),
@@ -98,12 +101,13 @@ def images(out: Writer, rng: np.random.Generator) -> None:
 
 
 def logits(out: Writer, rng: np.random.Generator) -> None:
+    """Upscaling, thresholds, stability."""
     for i, (low, frame, size) in enumerate(
         [(64, 256, (1, 1)), (33, 70, (41, 97)), (1, 16, (5, 60)), (48, 20, (64, 33)),
          (64, 256, (300, 211)), (64, 256, (256, 256)), (40, 160, (1, 500)), (40, 160, (500, 1))]
     ):  # fmt: skip
         scale = frame / max(size)
-        crop = tuple(max(1, int(s * scale + 0.5)) for s in size)
+        crop = (max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5)))
         count = 1 + i % 2
         values = rng.normal(0, 5, (count, low, low)).astype(np.float32)
         if i % 3 == 0:
@@ -117,6 +121,7 @@ def logits(out: Writer, rng: np.random.Generator) -> None:
 
 
 def regions(out: Writer, rng: np.random.Generator) -> None:
+    """Measures, run lengths, components, outlines."""
     masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.ones((1, 1), bool)]
     masks += [np.eye(9, dtype=bool), np.indices((8, 9)).sum(0) % 2 == 1]
     for shape in ((1, 70), (70, 1), (33, 65), (64, 40)):

@@ -41,7 +41,7 @@ public:
     template <typename T>
     std::vector<T> array() {
         const auto size = static_cast<std::size_t>(value<std::uint64_t>());
-        std::vector<T> out(size / sizeof(T));
+        std::vector<T> out((size + sizeof(T) - 1) / sizeof(T));
         take(out.data(), size);
         return out;
     }

@@ -82,7 +82,7 @@ if not TYPE_CHECKING:
 
 
 def instruction_set() -> str:
-    """Name of the inner loops in use: ``"avx2"`` or ``"baseline"``."""
+    """Name of the inner loops in use: ``"avx2"``, ``"neon"`` or ``"baseline"``."""
     return _native.instruction_set()
 
 

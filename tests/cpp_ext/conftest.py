@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 
 import pytest
@@ -29,7 +30,7 @@ def instruction_sets() -> list[str]:
     return usable()
 
 
-@pytest.fixture(params=["baseline", "avx2"])
+@pytest.fixture(params=["baseline", "neon" if platform.machine() == "aarch64" else "avx2"])
 def instruction_set(request: pytest.FixtureRequest) -> str:
     """Each set of inner loops in turn, selected."""
     name: str = request.param

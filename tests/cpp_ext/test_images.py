@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import PIL
@@ -98,7 +99,9 @@ def test_results_do_not_depend_on_threads_or_processor(instruction_sets: list[st
     for name, threads in itertools.product(instruction_sets, (1, 2, 3, 200)):
         _kernels.load().select_instruction_set(name)
         for interpolation in ALL:
-            options = {"out_size": (128, 128), "resized": (128, 84), "mean": MEAN, "std": STD}
+            options: dict[str, Any] = {
+                "out_size": (128, 128), "resized": (128, 84), "mean": MEAN, "std": STD,
+            }  # fmt: skip
             got = _kernels.preprocess(
                 image, interpolation=interpolation, threads=threads, **options
             )
@@ -125,7 +128,7 @@ def test_preprocess_equals_the_reference(
         image = picture(rng, (height, width, 3) if i % 2 else (height, width))
         if i % 4 == 3:
             image = image // 3 + 20
-        options = {
+        options: dict[str, Any] = {
             "out_size": frame, "resized": resized, "interpolation": interpolation,
             "min_max": min_max, "mean": None if min_max else MEAN, "std": None if min_max else STD,
             "scale": (1.0, 1 / 255, 2.0)[i % 3], "pad_value": (0.0, 114.0, -1.0)[i % 3],
@@ -149,13 +152,13 @@ def test_preprocess_of_a_flat_image_with_min_max_is_zero() -> None:
 @pytest.mark.parametrize("interpolation", ALL)
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 def test_preprocess_window_equals_the_reference(
-    interpolation: str, dtype: type[np.generic], instruction_set: str
+    interpolation: str, dtype: Any, instruction_set: str
 ) -> None:
     rng = np.random.default_rng(7)
     for i in range(6):
         height, width, h, w = (int(x) for x in rng.integers(1, 120, 4))
         image = (rng.normal(0, 900, (height, width)) + 1000 * (dtype == np.uint16)).astype(dtype)
-        options = {
+        options: dict[str, Any] = {
             "window": (-150.5, 250.0) if dtype != np.uint16 else (300.0, 1700.0),
             "out_size": (h + 3, w + 2), "resized": (h, w), "interpolation": interpolation,
             "min_max": i % 3 == 2, "mean": MEAN, "std": STD, "pad_value": 1.0,
@@ -168,12 +171,10 @@ def test_preprocess_window_equals_the_reference(
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("shape", [(1, 1), (37, 53), (300, 400)])
-def test_window_to_uint8_equals_the_reference(
-    dtype: type[np.generic], shape: tuple[int, int]
-) -> None:
+def test_window_to_uint8_equals_the_reference(dtype: Any, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(8)
-    image = rng.integers(0, 65536, shape).astype(np.uint16).view(np.uint16)
-    image = image.astype(np.float32) / 7 if dtype == np.float32 else image.view(dtype)
+    words = rng.integers(0, 65536, shape, dtype=np.uint16)
+    image: Any = words.astype(np.float32) / 7 if dtype == np.float32 else words.view(dtype)
     for window in ((-200.0, 300.5), (0.0, 65535.0), (-32768.0, 32767.0), (5.0, 5.5)):
         got = _kernels.window_to_uint8(image, *window, threads=2)
         np.testing.assert_array_equal(got, reference.window_to_uint8(image, *window))
@@ -193,7 +194,7 @@ def test_half_precision_covers_its_whole_range() -> None:
     """Subnormal, tie, overflow: float16 output rounds as NumPy does."""
     image = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for std in (1e9, 3e7, 1e6, 511.0, 0.01, 0.003, 1 / 256.5, 1e-30):
-        options = {
+        options: dict[str, Any] = {
             "out_size": (16, 17), "resized": (16, 16), "interpolation": "nearest",
             "mean": (-0.5, 3, 77.7), "std": (std, -std, std), "out_dtype": "float16",
         }  # fmt: skip

@@ -15,7 +15,7 @@ TOLERANCE = 1e-4  # on logits with a standard deviation of 5
 
 
 def noise(seed: int, *shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(0, 5, shape).astype(np.float32)
+    return np.asarray(5 * np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
 def smooth(height: int, width: int) -> NDArray[np.float32]:
@@ -25,7 +25,7 @@ def smooth(height: int, width: int) -> NDArray[np.float32]:
     return (np.clip(-60 * near, -17, 12) + np.sin(40 * x)).astype(np.float32)[None]
 
 
-def plan(low: int, frame: int, out: tuple[int, int]) -> dict[str, tuple[int, int]]:
+def plan(low: int, frame: int, out: tuple[int, int]) -> dict[str, Any]:
     """Sizes as for an image of size ``out`` whose longest side is resized to ``frame``."""
     scale = frame / max(out)
     crop = (max(1, int(out[0] * scale + 0.5)), max(1, int(out[1] * scale + 0.5)))
@@ -36,7 +36,7 @@ def cases() -> list[tuple[NDArray[np.float32], dict[str, Any]]]:
     rng = np.random.default_rng(11)
     made = []
     sizes = [(1, 1), (1, 400), (400, 1), (2, 3), (37, 41), (256, 256), (513, 700), (1031, 64)]
-    sizes += [tuple(int(2**x) for x in rng.uniform(0, 9, 2)) for _ in range(10)]
+    sizes += [(int(2**a), int(2**b)) for a, b in rng.uniform(0, 9, (10, 2))]
     for i, size in enumerate(sizes):
         low, frame = [(64, 256), (33, 70), (1, 16), (48, 20), (256, 1024)][i % 5]
         made.append((noise(i, 1 + i % 3, low, low), plan(low, frame, size)))

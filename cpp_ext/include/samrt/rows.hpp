@@ -77,7 +77,7 @@ struct RowKernels {
 // The table in use: the best one that this processor runs, unless another was selected.
 const RowKernels& row_kernels();
 
-// "auto", "baseline" or "avx2"; returns the name of the table now in use. Throws
+// "auto", "baseline", "avx2" or "neon"; returns the name of the table now in use. Throws
 // std::invalid_argument for a name that is unknown or that this processor cannot run.
 std::string select_row_kernels(const std::string& name);
 

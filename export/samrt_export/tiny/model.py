@@ -181,8 +181,8 @@ class PromptMaps(nn.Module):
 def prototype_weights(maps: Tensor) -> Tensor:
     """Where to look for the object's and the background's look: (N, 2, h, w) >= 0.
 
-    Object: the inscribed ellipse, positive clicks, the previous mask.  Background: a ring around the
-    box, negative clicks, outside the previous mask, and a little of everything.
+    Object: the inscribed ellipse, positive clicks, the previous mask.  Background: a ring around
+    the box, negative clicks, outside the previous mask, and a little of everything.
     """
     ellipse, field, has = maps[:, 2], maps[:, 3], maps[:, 5]
     ring = F.relu(1 - (field + 0.4).abs() * 3) * has

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from samrt_export.tiny.model import Attention, Decoder, PromptMaps, Prototypes, TwoWayBlock
 from samrt_export.tiny.onnx_blocks import FEATURES, Writer, array
@@ -34,58 +33,81 @@ class DecoderWriter(Writer):
         split = self.shape(x, [0, -1, self.heads, width // self.heads])
         return self.op("Transpose", split, perm=[0, 2, 1, 3])
 
-    def keys_of(self, x: str, width: int) -> str:
-        """(N, T, width) to (N, heads, width / heads, T)."""
-        split = self.shape(x, [0, -1, self.heads, width // self.heads])
-        return self.op("Transpose", split, perm=[0, 2, 3, 1])
+    def by_head(self, matrix: Tensor, rows: bool) -> Tensor:
+        """A weight (out, in) cut along its rows (or columns) into (1, heads, ..., ...)."""
+        parts = matrix.detach().double().chunk(self.heads, dim=0 if rows else 1)
+        return torch.stack(parts)[None]
 
-    def attend(self, q: str, k: str, v: str, width: int, layer: Attention) -> str:
-        """Scaled queries, keys and values (N, T, width) to the projected result (N, Tq, dim)."""
-        scores = self.op("MatMul", self.heads_of(q, width), self.keys_of(k, width))
-        weights = self.op("Softmax", scores, axis=-1)
-        mixed = self.op("MatMul", weights, self.heads_of(v, width))
-        flat = self.shape(self.op("Transpose", mixed, perm=[0, 2, 1, 3]), [0, -1, width])
+    def attend_tokens(self, t: str, q: str, layer: Attention) -> str:
+        """Self-attention of the few tokens: queries and keys from q, values from t."""
+        head = self.dim // self.heads
+        queries = self.heads_of(self.affine(q, layer.q, head**-0.5), self.dim)
+        split = self.shape(self.affine(q, layer.k), [0, -1, self.heads, head])
+        keys = self.op("Transpose", split, perm=[0, 2, 3, 1])
+        weights = self.op("Softmax", self.op("MatMul", queries, keys), axis=-1)
+        mixed = self.op("MatMul", weights, self.heads_of(self.affine(t, layer.v), self.dim))
+        flat = self.shape(self.op("Transpose", mixed, perm=[0, 2, 1, 3]), [0, -1, self.dim])
         return self.affine(flat, layer.out)
 
-    def image_projection(self, x: str, parts: Sequence[tuple[nn.Linear, bool, float]]) -> list[str]:
-        """Several Linear layers of image + code (or of the image alone) in one MatMul.
+    def read_image(self, q: str, x: str, x_coded: str, layer: Attention) -> str:
+        """Tokens q (N, T, dim) attend to the image (N, HW, dim).
 
-        A part is (layer, whether the code is added, scale).  The code's share is a constant.
+        The key and value projections of the image move to the token side, where there are few rows:
+        q (X W)^T = (q W^T) X^T, and A (X V) O = (A X) (V O).  The key bias adds the same to every
+        score of a row, which softmax ignores.
         """
-        weights, constants = [], []
-        for layer, coded, scale in parts:
-            w, b = layer.weight.detach().double() * scale, layer.bias.detach().double() * scale
-            code = self.image_code @ w.T if coded else torch.zeros(1, self.side**2, len(b)).double()
-            weights.append(w)
-            constants.append(code + b)
-        product = self.op("MatMul", x, self.weight(array(torch.cat(weights).T)))
-        total = self.op("Add", product, self.weight(array(torch.cat(constants, dim=-1))))
-        sizes = self.constant([len(w) for w in weights], "int64")
-        return self.split_op("Split", len(parts), total, sizes, axis=-1)
+        scale = (self.inner // self.heads) ** -0.5
+        queries = self.heads_of(self.affine(q, layer.q, scale), self.inner)
+        to_rows = self.weight(array(self.by_head(layer.k.weight, rows=True)))
+        queries = self.shape(self.op("MatMul", queries, to_rows), [0, -1, self.dim])
+        scores = self.op("MatMul", queries, self.op("Transpose", x_coded, perm=[0, 2, 1]))
+        seen = self.op("MatMul", self.op("Softmax", scores, axis=-1), x)
+        seen = self.shape(seen, [0, self.heads, -1, self.dim])
+        v = self.by_head(layer.v.weight, rows=True).transpose(-1, -2)
+        o = self.by_head(layer.out.weight, rows=False).transpose(-1, -2)
+        mixed = self.op("MatMul", seen, self.weight(array(v @ o)))
+        mixed = self.op("ReduceSum", mixed, self.constant([1], "int64"), keepdims=0)
+        bias = layer.out.weight.double() @ layer.v.bias.double() + layer.out.bias.double()
+        return self.op("Add", mixed, self.weight(array(bias)))
+
+    def write_image(self, t: str, k: str, x_coded: str, layer: Attention) -> str:
+        """The image attends to tokens (keys from k, values from t); minus the result, (N, HW, dim).
+
+        The sign lets the caller subtract: ONNX Runtime fuses addition and LayerNormalization into a
+        kernel that is several times slower here than the two apart.
+        """
+        scale = (self.inner // self.heads) ** -0.5
+        keys = self.heads_of(self.affine(k, layer.k), self.inner)
+        to_rows = self.weight(array(self.by_head(layer.q.weight, rows=True) * scale))
+        wide = self.shape(self.op("MatMul", keys, to_rows), [0, -1, self.dim])
+        bias = layer.q.bias.detach().double().view(1, self.heads, -1, 1) * scale
+        offset = self.op("MatMul", keys, self.weight(array(bias)))
+        scores = self.op("MatMul", x_coded, self.op("Transpose", wide, perm=[0, 2, 1]))
+        scores = self.op("Add", scores, self.shape(offset, [0, 1, -1]))
+        pixels = self.side**2
+        weights = self.op("Softmax", self.shape(scores, [0, pixels, self.heads, -1]), axis=-1)
+        values = self.heads_of(self.affine(t, layer.v), self.inner)
+        out = -self.by_head(layer.out.weight, rows=False).transpose(-1, -2)
+        values = self.shape(self.op("MatMul", values, self.weight(array(out))), [0, -1, self.dim])
+        mixed = self.op("MatMul", self.shape(weights, [0, pixels, -1]), values)
+        return self.op("Add", mixed, self.weight(-array(layer.out.bias)))
+
+    def code_image(self, x: str) -> str:
+        """The image tokens with their position codes."""
+        return self.op("Add", x, self.weight(array(self.image_code)))
 
     def block(self, t: str, x: str, t_code: str, layer: TwoWayBlock) -> tuple[str, str]:
         """One two-way block."""
-        head = self.dim // self.heads
-        own, to_image, to_token = layer.self_attention, layer.token_to_image, layer.image_to_token
-        q = self.op("Add", t, t_code)
-        mixed = self.attend(
-            self.affine(q, own.q, head**-0.5), self.affine(q, own.k), self.affine(t, own.v),
-            self.dim, own,
-        )  # fmt: skip
-        t = self.norm(self.op("Add", t, mixed), layer.norms[0])
-        scale = (self.inner // self.heads) ** -0.5
-        k, v, back = self.image_projection(
-            x, [(to_image.k, True, 1.0), (to_image.v, False, 1.0), (to_token.q, True, scale)]
-        )
-        q = self.affine(self.op("Add", t, t_code), to_image.q, scale)
-        t = self.op("Add", t, self.attend(q, k, v, self.inner, to_image))
-        t = self.norm(t, layer.norms[1])
+        coded = self.code_image(x)
+        own = self.attend_tokens(t, self.op("Add", t, t_code), layer.self_attention)
+        t = self.norm(self.op("Add", t, own), layer.norms[0])
+        read = self.read_image(self.op("Add", t, t_code), x, coded, layer.token_to_image)
+        t = self.norm(self.op("Add", t, read), layer.norms[1])
         hidden = self.op("Relu", self.affine(t, layer.mlp[0]))  # type: ignore[arg-type]
         t = self.op("Add", t, self.affine(hidden, layer.mlp[2]))  # type: ignore[arg-type]
         t = self.norm(t, layer.norms[2])
-        k = self.affine(self.op("Add", t, t_code), to_token.k)
-        mixed = self.attend(back, k, self.affine(t, to_token.v), self.inner, to_token)
-        return t, self.norm(self.op("Add", x, mixed), layer.norms[3])
+        mixed = self.write_image(t, self.op("Add", t, t_code), coded, layer.image_to_token)
+        return t, self.norm(self.op("Sub", x, mixed), layer.norms[3])
 
     def is_label(self, labels: str, value: int) -> str:
         """1.0 where the label is `value`, (N, P)."""
@@ -111,7 +133,7 @@ class DecoderWriter(Writer):
         return self.op("Concat", fixed, own, axis=1)
 
     def prompt_grid(self, coords: str, labels: str, mask: str, has_mask: str) -> list[str]:
-        """The twelve maps of `PromptMaps` at stride 4, each (N, 1, S/4, S/4)."""
+        """The twelve maps of `PromptMaps` at stride 4; maps 6 to 9 are one tensor."""
         n = self.side * 4
         centres = (np.arange(n, dtype=np.float32) + 0.5) * 4
         gx = self.constant(centres.reshape(1, 1, 1, n))
@@ -156,28 +178,38 @@ class DecoderWriter(Writer):
             self.op("Mul", clip(self.op("Mul", pixels, self.constant(1 / 16))), has),
             self.op("Add", has, zeros),
         ]
-        px, py = self.split_op("Split", 2, coords, self.constant([1, 1], "int64"), axis=2)
-        px, py = (self.op("Unsqueeze", p, self.constant([3], "int64")) for p in (px, py))
-        dx, dy = self.op("Sub", gx, px), self.op("Sub", gy, py)
-        dx, dy = self.op("Mul", dx, dx), self.op("Mul", dy, dy)
-        bumps = []
-        for sigma in PromptMaps.SIGMAS:
-            k = self.constant(-0.5 / sigma**2)
-            bumps.append([self.op("Exp", self.op("Mul", d, k)) for d in (dx, dy)])
-        for kind in (1, 0):
-            here = self.op("Unsqueeze", self.is_label(labels, kind), self.constant([2, 3], "int64"))
-            for bx, by in bumps:
-                both = self.op("Mul", self.op("Mul", bx, here), by)
-                parts.append(self.op("ReduceMax", both, axes=[1], keepdims=1))
+        bumps = self.click_bumps(coords, labels, centres)
         gate = self.shape(has_mask, [-1, 1, 1, 1])
         small = self.op("AveragePool", mask, kernel_shape=[2, 2], strides=[2, 2])
         soft = self.op("Tanh", self.op("Mul", small, self.constant(0.25)))
-        parts += [self.op("Mul", soft, gate), self.op("Add", gate, zeros)]
-        return parts
+        return [*parts, bumps, self.op("Mul", soft, gate), self.op("Add", gate, zeros)]
+
+    def click_bumps(self, coords: str, labels: str, centres: npt.NDArray[np.float32]) -> str:
+        """Maps 6 to 9: narrow and wide bumps of positive, then of negative clicks; (N, 4, n, n)."""
+        n = len(centres)
+        powers = self.constant([[[k]] for k in (-0.5 / s**2 for s in PromptMaps.SIGMAS)] * 2)
+        kinds = self.constant([[[1.0]], [[1.0]], [[0.0]], [[0.0]]])
+        x, y = self.split_op("Split", 2, coords, self.constant([1, 1], "int64"), axis=2)
+        waves = []
+        for at, shape in ((x, (1, n)), (y, (n, 1))):
+            away = self.op(
+                "Sub",
+                self.constant(centres.reshape(shape)),
+                self.op("Unsqueeze", at, self.constant([3, 4], "int64")),
+            )
+            away = self.op("Mul", self.op("Mul", away, away), powers)
+            waves.append(self.op("Exp", away))
+        same = self.op(
+            "Equal", self.op("Unsqueeze", labels, self.constant([2, 3, 4], "int64")), kinds
+        )
+        across = self.op("Mul", waves[0], self.op("Cast", same, to=1))
+        return self.op("ReduceMax", self.op("Mul", across, waves[1]), axes=[1], keepdims=0)
 
     def prototype_weights(self, maps: list[str]) -> str:
         """`model.prototype_weights`, (N, 2, S/4, S/4)."""
-        ellipse, field, has, positive, negative, soft = (maps[i] for i in (2, 3, 5, 6, 8, 10))
+        ellipse, field, has, bumps, soft = (maps[i] for i in (2, 3, 5, 6, 7))
+        ones = self.constant([1, 1, 1, 1], "int64")
+        positive, _, negative, _ = self.split_op("Split", 4, bumps, ones, axis=1)
         off = self.op("Abs", self.op("Add", field, self.constant(0.4)))
         ring = self.op(
             "Relu", self.op("Sub", self.constant(1.0), self.op("Mul", off, self.constant(3.0)))
@@ -188,6 +220,14 @@ class DecoderWriter(Writer):
         beyond = self.op("Mul", self.op("Relu", self.op("Neg", soft)), self.constant(0.1))
         outside = self.op("Add", self.op("Add", ring, negative), beyond)
         return self.op("Concat", inside, self.op("Add", outside, self.constant(0.003)), axis=1)
+
+    def merge(self, maps: str, like: str, layer: nn.Conv2d) -> str:
+        """layer(maps) + like as one convolution, which keeps ONNX Runtime in its blocked layout."""
+        if layer.bias is None:
+            raise TypeError("this convolution should have a bias")
+        own = array(layer.weight)
+        weight = np.concatenate([own, np.eye(len(own), dtype=np.float32)[:, :, None, None]], axis=1)
+        return self.conv(self.op("Concat", maps, like, axis=1), weight, array(layer.bias))
 
     def compare(self, f: str, weights: str, layer: Prototypes, side: int) -> str:
         """`Prototypes`: f (1, C, side, side), weights (N, 2, side, side) to (N, C, side, side)."""
@@ -267,10 +307,8 @@ def decoder_graph(
         if not isinstance(block, TwoWayBlock):
             raise TypeError(f"unexpected {type(block)}")
         t, x = g.block(t, x, t_code, block)
-    k, v = g.image_projection(x, [(d.final.k, True, 1.0), (d.final.v, False, 1.0)])
-    scale = (g.inner // g.heads) ** -0.5
-    q = g.affine(g.op("Add", t, t_code), d.final.q, scale)
-    t = g.norm(g.op("Add", t, g.attend(q, k, v, g.inner, d.final)), d.final_norm)
+    read = g.read_image(g.op("Add", t, t_code), x, g.code_image(x), d.final)
+    t = g.norm(g.op("Add", t, read), d.final_norm)
     x = g.shape(g.op("Transpose", x, perm=[0, 2, 1]), [0, g.dim, side, side])
 
     x = g.sequence(x, d.mix16)
@@ -278,10 +316,10 @@ def decoder_graph(
     weights8 = g.op("AveragePool", weights4, kernel_shape=[2, 2], strides=[2, 2])
     like8 = g.compare(features[1], weights8, d.like8, side * 2)
     like4 = g.compare(features[2], weights4, d.like4, side * 4)
-    fused = g.op("Add", g.conv_plain(grid8, d.dense8), like8)
-    x = g.residual(g.op("Relu", g.op("Add", g.double(g.conv_plain(x, d.down8)), fused)), d.mix8)
-    fused = g.op("Add", g.conv_plain(grid4, d.dense4), like4)
-    x = g.residual(g.op("Relu", g.op("Add", g.double(g.conv_plain(x, d.down4)), fused)), d.mix4)
+    fused = g.merge(grid8, like8, d.dense8)
+    x = g.residual(g.op("Relu", g.op("Add", fused, g.double(g.conv_plain(x, d.down8)))), d.mix8)
+    fused = g.merge(grid4, like4, d.dense4)
+    x = g.residual(g.op("Relu", g.op("Add", fused, g.double(g.conv_plain(x, d.down4)))), d.mix4)
     up = g.double(g.conv_plain(x, d.down2))
     x = g.conv_norm(g.op("Relu", g.op("Add", up, features[3])), d.mix2)
     masks, iou = g.heads_out(t, x)
