@@ -30,13 +30,15 @@ $(BIN)/python: | check-tools
 NO_NETWORK := { echo "Installation failed, see above. If no package index could be reached, connect to a network or set PIP_INDEX_URL or PIP_FIND_LINKS to one that can be." >&2; exit 1; }
 
 $(VENV)/.runtime: $(SOURCES) | $(BIN)/python
-	@rm -rf build
-	@CXX=$(CXX) $(PIP) install --quiet --upgrade . || $(NO_NETWORK)
+	@rm -rf build/lib* build/bdist* build/temp* samrt.egg-info
+	@CXX=$(CXX) $(PIP) install --quiet --no-compile --upgrade . || $(NO_NETWORK)
+	@rm -rf build/lib* build/bdist* build/temp* samrt.egg-info
 	@touch $@
 
 $(VENV)/.test: $(SOURCES) $(EXPORT_SOURCES) constraints.txt | $(BIN)/python
-	@rm -rf build
+	@rm -rf build/lib* build/bdist* build/temp* samrt.egg-info
 	@CXX=$(CXX) $(PIP) install --quiet --upgrade -c constraints.txt '.[export,test]' || $(NO_NETWORK)
+	@rm -rf build/lib* build/bdist* build/temp* samrt.egg-info
 	@touch $@ $(VENV)/.runtime
 
 DEMO_BOX ?= 68,144,302,358

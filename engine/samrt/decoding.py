@@ -77,11 +77,12 @@ def decode_together(
     tokens = decoder_input(prompts, embedding.scale, manifest.prompts, manifest.output.low_res_size)
     logits, scores = model.run_decoder(embedding.features, tokens)
     share_ms = (perf_counter() - start) * 1000.0 / len(prompts)
-    keep = list(mask_indices(manifest.output, multimask=multimask))
-    return [
-        _finish(model, embedding, prompt, logits[i, keep], scores[i, keep], share_ms, return_logits)
-        for i, prompt in enumerate(prompts)
-    ]
+    answers = []
+    for i, prompt in enumerate(prompts):
+        keep = list(mask_indices(manifest.output, scores[i], multimask=multimask))
+        chosen = logits[i, keep], scores[i, keep]
+        answers.append(_finish(model, embedding, prompt, *chosen, share_ms, return_logits))
+    return answers
 
 
 def _finish(

@@ -93,7 +93,11 @@ class PromptSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """How low-resolution maps become masks."""
+    """How low-resolution maps become masks.
+
+    ``mask_choice`` is what ranks masks. ``single_mask`` says which one answers when one mask is
+    asked for: ``index`` takes ``single_mask_index`` as SAM does, ``best`` the highest of all.
+    """
 
     low_res_size: tuple[int, int]
     num_masks: int
@@ -105,6 +109,7 @@ class OutputSpec:
     resize_kind: str
     resize_interpolation: str
     stability_offset: float
+    single_mask: str = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +252,7 @@ def _output(doc: Mapping[str, Any]) -> OutputSpec:
         resize_kind=resize["kind"],
         resize_interpolation=resize["interpolation"],
         stability_offset=float(doc.get("stability_offset", 1.0)),
+        single_mask=doc.get("single_mask", "index"),
     )
 
 

@@ -28,9 +28,21 @@ class MaskSet:
     boxes: NDArray[np.float64]
 
 
-def mask_indices(spec: OutputSpec, *, multimask: bool) -> tuple[int, ...]:
-    """Which of the decoder's masks the caller gets, in the decoder's order."""
-    return spec.multimask_indices if multimask else (spec.single_mask_index,)
+def mask_indices(
+    spec: OutputSpec, scores: NDArray[np.float32], *, multimask: bool
+) -> tuple[int, ...]:
+    """Which of the decoder's masks the caller gets, in the decoder's order.
+
+    Args:
+        spec: the model's rules.
+        scores: ``(num_masks,)`` float32 predicted IoU of all masks of one prompt.
+        multimask: several masks, or one.
+    """
+    if multimask:
+        return spec.multimask_indices
+    if spec.single_mask == "best":
+        return (int(np.argmax(scores)),)
+    return (spec.single_mask_index,)
 
 
 def make_masks(

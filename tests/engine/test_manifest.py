@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from samrt.errors import BundleError
 from samrt.manifest import TensorSpec, parse_manifest
+from samrt.postprocess import mask_indices
 
 
 def edited(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -150,3 +153,14 @@ def test_a_model_without_mask_prompts_needs_no_mask_inputs(manifest_doc: dict[st
     decoder = manifest_doc["artifacts"][1]
     decoder["inputs"] = [i for i in decoder["inputs"] if "mask_input" not in i["name"]]
     assert parse_manifest(manifest_doc).prompts.mask is False
+
+
+def test_rule_for_a_single_mask(manifest_doc: dict[str, Any]) -> None:
+    """``index`` is SAM's rule, ``best`` takes what the model itself ranks highest."""
+    by_index = parse_manifest(manifest_doc).output
+    best = replace(by_index, single_mask="best")
+    scores = np.array([0.1, 0.3, 0.9, 0.2], np.float32)
+    assert by_index.single_mask == "index"
+    assert mask_indices(by_index, scores, multimask=False) == (0,)
+    assert mask_indices(best, scores, multimask=False) == (2,)
+    assert mask_indices(best, scores, multimask=True) == (1, 2, 3)

@@ -13,9 +13,9 @@ F32 = npt.NDArray[np.float32]
 
 
 class BundleSegmenter:
-    """`multimask`: choose among the candidate masks by predicted IoU, else take the single mask."""
+    """`multimask`: the best of the candidates by predicted IoU, else the model's single answer."""
 
-    def __init__(self, predictor: Predictor, *, multimask: bool = True) -> None:
+    def __init__(self, predictor: Predictor, *, multimask: bool = False) -> None:
         self.predictor, self.multimask = predictor, multimask
 
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:

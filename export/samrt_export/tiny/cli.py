@@ -19,6 +19,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     pool.add_argument("--count", type=int, default=10000)
     pool.add_argument("--start", type=int, default=0, help="first number (several processes)")
     pool.add_argument("--seed", type=int, default=1)
+    pool.add_argument("--kinds", default="", help="scenes to draw in turn, comma-separated")
     pool.set_defaults(run=_pool)
 
     train = steps.add_parser("train", help="train, or go on after an interruption")
@@ -45,13 +46,13 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     score.add_argument("--per-set", type=int, default=150)
     score.add_argument("--seed", type=int, default=0)
     score.add_argument("--clicks", type=int, default=5)
-    score.add_argument("--single", action="store_true", help="single mask instead of best of three")
+    score.add_argument("--multimask", action="store_true", help="choose among the candidates only")
     score.add_argument("--json", type=Path, help="also write the figures here")
     score.set_defaults(run=_eval)
 
 
 RECIPES: dict[str, tuple[tuple[int, int, int, int, float, float], ...]] = {
-    "full": ((256, 8, 4, 5500, 1.5e-3, 2e-4), (512, 4, 4, 1100, 6e-4, 1e-5)),
+    "full": ((256, 8, 4, 4200, 1.2e-3, 2e-4), (512, 4, 4, 900, 5e-4, 1e-5)),
     "smoke": ((128, 2, 2, 4, 1e-3, 1e-4),),
 }
 """Phases: frame size, images, targets an image, steps, first and last learning rate."""
@@ -60,7 +61,8 @@ RECIPES: dict[str, tuple[tuple[int, int, int, int, float, float], ...]] = {
 def _pool(args: argparse.Namespace) -> int:
     from samrt_export.tiny.data import build_pool
 
-    build_pool(args.folder, args.count, args.seed, start=args.start)
+    kinds = tuple(k for k in args.kinds.split(",") if k)
+    build_pool(args.folder, args.count, args.seed, start=args.start, kinds=kinds)
     return 0
 
 
@@ -98,12 +100,12 @@ def _eval(args: argparse.Namespace) -> int:
 
     segmenter: Segmenter
     if args.checkpoint:
-        choose = (0,) if args.single else (1, 2, 3)
+        choose = (1, 2, 3) if args.multimask else (0, 1, 2, 3)
         segmenter = TorchSegmenter(load_checkpoint(args.checkpoint), choose=choose)
         name = str(args.checkpoint)
     else:
         predictor = samrt.load(args.model)
-        segmenter = BundleSegmenter(predictor, multimask=not args.single)
+        segmenter = BundleSegmenter(predictor, multimask=args.multimask)
         name = predictor.info.model_id
     table = evaluate(segmenter, args.data, args.per_set, args.seed, args.clicks)
     print(f"{name}, at most {args.per_set} targets a set, seed {args.seed}\n")
@@ -116,7 +118,7 @@ def _eval(args: argparse.Namespace) -> int:
             "machine": f"{platform.machine()} {platform.system()}",
             "per_set": args.per_set,
             "seed": args.seed,
-            "mask": "single" if args.single else "highest predicted IoU of three",
+            "mask": f"highest predicted IoU of {3 if args.multimask else 4}",
             "table": table,
         }
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

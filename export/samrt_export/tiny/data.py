@@ -33,14 +33,20 @@ class Item:
     valid: tuple[int, int]
 
 
-def build_pool(folder: Path, count: int, seed: int, size: int = 512, start: int = 0) -> None:
-    """Write samples `start` to `count` - 1 into `folder`, one .npz each; existing ones stay."""
+def build_pool(
+    folder: Path, count: int, seed: int, size: int = 512, start: int = 0, kinds: Sequence[str] = ()
+) -> None:
+    """Write samples `start` to `count` - 1 into `folder`, one .npz each; existing ones stay.
+
+    `kinds` names the scenes to draw in turn; without it the generator chooses.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, count):
         path = folder / f"{i:06d}.npz"
         if path.exists():
             continue
-        sample = generate(np.random.default_rng([seed, i]), size)
+        kind = kinds[i % len(kinds)] if kinds else None
+        sample = generate(np.random.default_rng([seed, i]), size, kind)
         part = path.with_suffix(".part.npz")
         np.savez(part, image=sample.image, layers=sample.layers, kind=np.array(sample.kind))
         part.replace(path)

@@ -115,6 +115,7 @@ def make_manifest(
             "multimask_indices": list(range(1, masks)),
             "single_mask_index": 0,
             "mask_choice": "predicted_iou",
+            "single_mask": "best",
             "threshold": 0.0,
             "threshold_space": "logits",
             "resize": {"kind": "two_step", "interpolation": "bilinear"},
@@ -135,7 +136,7 @@ def make_manifest(
 
 def parity(reference: TorchSegmenter, predictor: Predictor, images: int = 12) -> dict[str, Any]:
     """Bundle against checkpoint on seeded procedural images, box prompts."""
-    engine = BundleSegmenter(predictor)
+    engine = BundleSegmenter(predictor, multimask=False)
     ious: list[float] = []
     errors: list[float] = []
     for seed in range(images):

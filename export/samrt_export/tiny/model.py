@@ -17,8 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PROMPT_MAPS = 12
-"""Number of dense prompt channels, see `PromptMaps`."""
+from samrt_export.tiny.prompt_parts import (
+    PROMPT_MAPS,
+    PromptMaps,
+    Prototypes,
+    ScoreHead,
+    prototype_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -124,99 +129,6 @@ class Encoder(nn.Module):
         return self.out16(p16), self.out8(p8), self.out4(p4), fine
 
 
-class PromptMaps(nn.Module):
-    """Draws the prompt on a grid: 12 channels in about [-2, 2], zero where a kind is absent.
-
-    Box (6): u, v (position in half box sides from its centre, clipped to +-2), the ellipse field
-    1 - u^2 - v^2, the box field min(1 - |u|, 1 - |v|), the same in pixels / 16, presence.
-    Clicks (4): narrow and wide bumps for positives, then for negatives.  Mask (2): tanh of the
-    previous logits, presence.
-    """
-
-    SIGMAS = (5.0, 30.0)
-
-    def forward(
-        self,
-        hw: tuple[int, int],
-        stride: int,
-        coords: Tensor,
-        labels: Tensor,
-        mask: Tensor,
-        has_mask: Tensor,
-    ) -> Tensor:
-        """coords (N, P, 2), labels (N, P), mask (N, 1, h, w) at this grid, has_mask (N)."""
-        device, dtype = coords.device, coords.dtype
-        gy = (torch.arange(hw[0], device=device, dtype=dtype) + 0.5) * stride
-        gx = (torch.arange(hw[1], device=device, dtype=dtype) + 0.5) * stride
-        gy, gx = gy.view(1, -1, 1), gx.view(1, 1, -1)
-        first = (labels == 2).to(dtype)[..., None]
-        last = (labels == 3).to(dtype)[..., None]
-        low, high = (coords * first).sum(1), (coords * last).sum(1)
-        has = (first.sum(1) > 0).to(dtype).view(-1, 1, 1)
-        centre, half = (low + high) / 2, ((high - low) / 2).clamp_min(1.0)
-        u = (gx - centre[:, 0, None, None]) / half[:, 0, None, None]
-        v = (gy - centre[:, 1, None, None]) / half[:, 1, None, None]
-        zero = u * 0 + v * 0
-        u, v = u + zero, v + zero
-        ellipse = (1 - u * u - v * v).clamp(-2, 2)
-        field = torch.minimum(1 - u.abs(), 1 - v.abs()).clamp(-2, 2)
-        pixels = torch.minimum(
-            (1 - u.abs()) * half[:, 0, None, None], (1 - v.abs()) * half[:, 1, None, None]
-        )
-        pixels = (pixels / 16).clamp(-2, 2)
-        parts = [u.clamp(-2, 2) * has, v.clamp(-2, 2) * has, ellipse * has, field * has]
-        parts += [pixels * has, has + zero]
-        d2 = (gx[:, None] - coords[:, :, 0, None, None]) ** 2
-        d2 = d2 + (gy[:, None] - coords[:, :, 1, None, None]) ** 2
-        for kind in (1, 0):
-            here = (labels == kind).to(dtype)[..., None, None]
-            parts += [
-                (torch.exp(d2 * (-0.5 / s**2)) * here).amax(dim=1) + zero for s in self.SIGMAS
-            ]
-        gate = has_mask.view(-1, 1, 1)
-        parts += [torch.tanh(mask[:, 0] / 4) * gate, gate + zero]
-        return torch.stack(parts, dim=1)
-
-
-def prototype_weights(maps: Tensor) -> Tensor:
-    """Where to look for the object's and the background's look: (N, 2, h, w) >= 0.
-
-    Object: the inscribed ellipse, positive clicks, the previous mask.  Background: a ring around
-    the box, negative clicks, outside the previous mask, and a little of everything.
-    """
-    ellipse, field, has = maps[:, 2], maps[:, 3], maps[:, 5]
-    ring = F.relu(1 - (field + 0.4).abs() * 3) * has
-    inside = F.relu(ellipse) + maps[:, 6] + F.relu(maps[:, 10])
-    outside = ring + maps[:, 8] + F.relu(-maps[:, 10]) * 0.1 + 0.003
-    return torch.stack([inside, outside], dim=1)
-
-
-class Prototypes(nn.Module):
-    """Compares every pixel's features with the mean features of object and background.
-
-    Few-shot segmentation's masked pooling (Wang et al. 2019, PANet), made linear in the features:
-    out = (I + A diag(p_in) + B diag(p_out)) f + bias(p), so one small matrix product per prompt.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.randn(width, width) * width**-0.5 * 0.5)
-        self.b = nn.Parameter(torch.randn(width, width) * width**-0.5 * 0.5)
-        self.bias = nn.Linear(4 * width, width)
-
-    def forward(self, f: Tensor, weights: Tensor) -> Tensor:
-        """f (1 or N, C, h, w), weights (N, 2, h, w); (N, C, h, w)."""
-        c, h, w = f.shape[1:]
-        flat = f.flatten(2)
-        mass = weights.flatten(2)
-        pooled = mass @ flat.transpose(1, 2) / (mass.sum(2, keepdim=True) + 1e-3)
-        both = pooled.flatten(1)
-        bias: Tensor = self.bias(torch.cat([both, both * both], dim=1))
-        eye = torch.eye(c, device=f.device)
-        matrix = eye + self.a * pooled[:, :1] + self.b * pooled[:, 1:]
-        return (matrix.to(f.dtype) @ flat + bias[:, :, None]).view(-1, c, h, w)
-
-
 class Attention(nn.Module):
     """Multi-head attention with its own inner width; token axes (N, T, C)."""
 
@@ -293,9 +205,7 @@ class Decoder(nn.Module):
             nn.Sequential(nn.Linear(d, 64), nn.ReLU(inplace=True), nn.Linear(64, f2 + 1))
             for _ in range(cfg.num_masks)
         )
-        self.iou = nn.Sequential(
-            nn.Linear(d, 128), nn.ReLU(inplace=True), nn.Linear(128, cfg.num_masks)
-        )
+        self.score = ScoreHead(d)
 
     def encode_position(self, xy: Tensor) -> Tensor:
         """(..., 2) in [0, 1] to (..., dim): random Fourier features (Tancik et al. 2020)."""
@@ -360,7 +270,8 @@ class Decoder(nn.Module):
         weights = torch.stack([m(t[:, 1 + i]) for i, m in enumerate(self.hyper)], dim=1)
         f2 = x.shape[1]
         flat = weights[:, :, :f2] @ x.flatten(2) + weights[:, :, f2:]
-        return flat.view(n, -1, h * 8, w * 8), self.iou(t[:, 0])
+        masks = flat.view(n, -1, h * 8, w * 8)
+        return masks, self.score(t[:, : 1 + masks.shape[1]], F.avg_pool2d(masks, 2), grid4)
 
 
 class Tiny(nn.Module):

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
 
-from samrt_export.tiny.model import Attention, Decoder, PromptMaps, Prototypes, TwoWayBlock
+from samrt_export.tiny.model import Attention, Decoder, TwoWayBlock
 from samrt_export.tiny.onnx_blocks import FEATURES, Writer, array
+from samrt_export.tiny.prompt_parts import PromptMaps, Prototypes
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Tensors of a drawn prompt: maps, u (N, 1, 1, n) and v (N, 1, n, 1) in the box, has a box."""
+
+    maps: list[str]
+    u: str
+    v: str
+    has: str
+    side: int
 
 
 class DecoderWriter(Writer):
@@ -132,7 +146,7 @@ class DecoderWriter(Writer):
         fixed = self.op("Add", zero, self.weight(array(d.tokens)[None]))
         return self.op("Concat", fixed, own, axis=1)
 
-    def prompt_grid(self, coords: str, labels: str, mask: str, has_mask: str) -> list[str]:
+    def prompt_grid(self, coords: str, labels: str, mask: str, has_mask: str) -> Drawn:
         """The twelve maps of `PromptMaps` at stride 4; maps 6 to 9 are one tensor."""
         n = self.side * 4
         centres = (np.arange(n, dtype=np.float32) + 0.5) * 4
@@ -182,7 +196,8 @@ class DecoderWriter(Writer):
         gate = self.shape(has_mask, [-1, 1, 1, 1])
         small = self.op("AveragePool", mask, kernel_shape=[2, 2], strides=[2, 2])
         soft = self.op("Tanh", self.op("Mul", small, self.constant(0.25)))
-        return [*parts, bumps, self.op("Mul", soft, gate), self.op("Add", gate, zeros)]
+        parts += [bumps, self.op("Mul", soft, gate), self.op("Add", gate, zeros)]
+        return Drawn(parts, u, v, has, n)
 
     def click_bumps(self, coords: str, labels: str, centres: npt.NDArray[np.float32]) -> str:
         """Maps 6 to 9: narrow and wide bumps of positive, then of negative clicks; (N, 4, n, n)."""
@@ -248,14 +263,16 @@ class DecoderWriter(Writer):
         product = self.op("Add", product, self.shape(bias, [0, c, 1]))
         return self.shape(product, [0, c, side, side])
 
-    def heads_out(self, t: str, x: str) -> tuple[str, str]:
+    def heads_out(self, t: str, x: str, drawn: Drawn) -> tuple[str, str]:
         """Mask logits (N, M, S/2, S/2) and IoU (N, M) from tokens and the stride-2 map."""
         d = self.decoder
         count, f2 = d.cfg.num_masks, d.cfg.fine[2]
-        score, masks, _ = self._split_tokens(t, count)
-        hidden = self.shape(score, [0, self.dim])
-        hidden = self.op("Relu", self.affine(hidden, d.iou[0]))  # type: ignore[arg-type]
-        iou = self.affine(hidden, d.iou[2])  # type: ignore[arg-type]
+
+        def cut(a: int, b: int) -> str:
+            bounds = [self.constant([v], "int64") for v in (a, b, 1)]
+            return self.op("Slice", t, *bounds)
+
+        score, masks = cut(0, 1), cut(1, 1 + count)
         y = self.shape(masks, [0, count, 1, self.dim])
         for k in (0, 2):
             layers: list[nn.Linear] = [m[k] for m in d.hyper]  # type: ignore[index]
@@ -268,14 +285,53 @@ class DecoderWriter(Writer):
         w_map, bias = self.split_op("Split", 2, y, self.constant([f2, 1], "int64"), axis=-1)
         n = self.side * 8
         flat = self.op("MatMul", w_map, self.shape(x, [0, f2, n * n]))
-        return self.shape(self.op("Add", flat, bias), [0, count, n, n]), iou
+        logits = self.shape(self.op("Add", flat, bias), [0, count, n, n])
+        return logits, self.scores(score, masks, logits, drawn)
 
-    def _split_tokens(self, t: str, count: int) -> tuple[str, str, None]:
-        def cut(a: int, b: int) -> str:
-            bounds = [self.constant([v], "int64") for v in (a, b, 1)]
-            return self.op("Slice", t, *bounds)
+    def scores(self, token: str, own: str, logits: str, drawn: Drawn) -> str:
+        """`ScoreHead`: tokens (N, 1, dim) and (N, M, dim), logits, prompt to IoU (N, M)."""
+        head, count, n = self.decoder.score, self.decoder.cfg.num_masks, drawn.side
+        last, one = self.constant([2], "int64"), self.constant(1.0)
 
-        return cut(0, 1), cut(1, 1 + count), None
+        def total(x: str) -> str:
+            return self.op("ReduceSum", x, last, keepdims=1)
+
+        small = self.op("AveragePool", logits, kernel_shape=[2, 2], strides=[2, 2])
+        soft = self.op("Sigmoid", small)
+        p = self.shape(soft, [0, count, n * n])
+        hard = self.op("Cast", self.op("Greater", small, self.constant(0.0)), to=1)
+        hard = self.shape(hard, [0, count, n * n])
+        both, sp, sh = total(self.op("Mul", p, hard)), total(p), total(hard)
+        union = self.op("Add", self.op("Sub", self.op("Add", sp, sh), both), one)
+        size = self.op("Sqrt", self.op("Add", sh, self.constant(1e-6)))
+        figures = [self.op("Div", both, union), self.op("Mul", size, self.constant(1 / n))]
+        has, cells = self.shape(drawn.has, [-1, 1, 1]), []
+        for axis, line in ((3, drawn.v), (2, drawn.u)):
+            extent = self.op("ReduceMax", soft, axes=[axis], keepdims=0)
+            within = self.op("LessOrEqual", self.op("Abs", line), one)
+            within = self.op("Mul", self.shape(self.op("Cast", within, to=1), [0, 1, n]), has)
+            shared, cell = total(self.op("Mul", extent, within)), total(within)
+            whole = self.op("Sub", self.op("Add", total(extent), cell), shared)
+            fit = self.op("Div", shared, self.op("Add", whole, self.constant(1e-3)))
+            figures.append(self.op("Mul", fit, has))
+            cells.append(cell)
+        area = self.op("Add", self.op("Mul", cells[0], cells[1]), one)
+        fill = self.op("Min", self.op("Div", sh, area), self.constant(2.0))
+        figures.append(self.op("Mul", fill, has))
+        figures.append(self.op("Add", has, self.constant(np.zeros((1, count, 1)))))
+        bumps = self.shape(drawn.maps[6], [0, 4, n * n])
+        mass = self.op("ReduceSum", bumps, last, keepdims=0)
+        mass = self.op("Add", self.shape(mass, [0, 1, 4]), self.constant(1e-3))
+        seen = self.op("MatMul", p, self.op("Transpose", bumps, perm=[0, 2, 1]))
+        seen = self.op("Div", seen, mass)
+        mixed = self.op("Add", self.affine(own, head.own), self.affine(token, head.shared))
+        weight = array(head.hidden.weight)
+        wide = np.zeros((weight.shape[0], weight.shape[1] + 2), np.float32)
+        wide[:, :-4] = weight[:, :-2]  # narrow bumps are columns 0 (positive) and 2 (negative)
+        wide[:, [-4, -2]] = weight[:, -2:]
+        x = self.op("Concat", mixed, *figures, seen, axis=2)
+        x = self.op("Relu", self.linear(x, wide, array(head.hidden.bias)))
+        return self.shape(self.affine(x, head.out), [0, count])
 
 
 def decoder_graph(
@@ -296,7 +352,7 @@ def decoder_graph(
 
     t_code = g.prompt_tokens(coords, labels, has_mask)
     drawn = g.prompt_grid(coords, labels, mask, has_mask)
-    grid4 = g.op("Concat", *drawn, axis=1)
+    grid4 = g.op("Concat", *drawn.maps, axis=1)
     grid8 = g.op("AveragePool", grid4, kernel_shape=[2, 2], strides=[2, 2])
     grid16 = g.op("AveragePool", grid8, kernel_shape=[2, 2], strides=[2, 2])
 
@@ -312,7 +368,7 @@ def decoder_graph(
     x = g.shape(g.op("Transpose", x, perm=[0, 2, 1]), [0, g.dim, side, side])
 
     x = g.sequence(x, d.mix16)
-    weights4 = g.prototype_weights(drawn)
+    weights4 = g.prototype_weights(drawn.maps)
     weights8 = g.op("AveragePool", weights4, kernel_shape=[2, 2], strides=[2, 2])
     like8 = g.compare(features[1], weights8, d.like8, side * 2)
     like4 = g.compare(features[2], weights4, d.like4, side * 4)
@@ -322,7 +378,7 @@ def decoder_graph(
     x = g.residual(g.op("Relu", g.op("Add", fused, g.double(g.conv_plain(x, d.down4)))), d.mix4)
     up = g.double(g.conv_plain(x, d.down2))
     x = g.conv_norm(g.op("Relu", g.op("Add", up, features[3])), d.mix2)
-    masks, iou = g.heads_out(t, x)
+    masks, iou = g.heads_out(t, x, drawn)
     g.output(masks, "low_res_masks", ["N", d.cfg.num_masks, size // 2, size // 2])
     g.output(iou, "iou_predictions", ["N", d.cfg.num_masks])
     return g.model(version)

@@ -44,7 +44,9 @@ def preprocess(image: npt.NDArray[np.uint8], size: int) -> tuple[Tensor, tuple[i
 class TorchSegmenter:
     """Encodes once, decodes per prompt."""
 
-    def __init__(self, model: Tiny, size: int = 512, choose: tuple[int, ...] = (1, 2, 3)) -> None:
+    def __init__(
+        self, model: Tiny, size: int = 512, choose: tuple[int, ...] = (0, 1, 2, 3)
+    ) -> None:
         self.model, self.size, self.choose = model, size, choose
         self.maps: tuple[Tensor, ...] = ()
         self.shape, self.valid = (1, 1), (1, 1)

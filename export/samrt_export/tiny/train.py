@@ -164,8 +164,9 @@ def train(options: TrainOptions) -> Path:
         done = int(state["step"])
     elif options.start_from:
         state = torch.load(options.start_from, map_location=device, weights_only=True)
-        model.load_state_dict(state["average"])
-        average.load_state_dict(state["average"])
+        for network in (model, average):
+            missing, unexpected = network.load_state_dict(state["average"], strict=False)
+            print(f"starting anew: {missing}; left out: {unexpected}", flush=True)
     (options.out / "recipe.json").write_text(json.dumps(asdict(options), default=str, indent=1))
     pool = Pool(options.pool)
     real = RealImages(options.real) if options.real else None

@@ -12,8 +12,9 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 from samrt_export.tiny import losses, prompts  # noqa: E402
-from samrt_export.tiny.model import PROMPT_MAPS, PromptMaps, Tiny, TinyConfig  # noqa: E402
+from samrt_export.tiny.model import Tiny, TinyConfig  # noqa: E402
 from samrt_export.tiny.onnx_graph import FEATURES, graphs  # noqa: E402
+from samrt_export.tiny.prompt_parts import PROMPT_MAPS, PromptMaps  # noqa: E402
 
 SIZE = 128
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")

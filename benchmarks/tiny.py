@@ -1,0 +1,148 @@
+"""Speed, memory and size of the embedded model, as a user meets them.
+
+    python benchmarks/tiny.py [--threads 2] [--runs 30] [--json OUT]
+
+Before anything is timed the answer is asserted: the box of the example's liver must give a mask
+that agrees with the drawing's own truth (IoU at least 0.8).  Encoder, decoder and the whole call
+are timed in one process after five warm-up rounds.  A cold start is a new `samrt infer` process
+each time, reading the file and writing mask and overlay included; its peak memory is the kernel's
+figure for that process.  Nothing is excluded but the file system's cache, which is warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import samrt
+from samrt.environment import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGE = ROOT / "examples" / "ct_phantom.png"
+BOX = (68.0, 144.0, 302.0, 358.0)
+
+
+def summary(values_ms: list[float]) -> dict[str, float]:
+    """Median, minimum and maximum in ms."""
+    return {
+        "median_ms": statistics.median(values_ms),
+        "min_ms": min(values_ms),
+        "max_ms": max(values_ms),
+        "runs": len(values_ms),
+    }
+
+
+def check_answer(engine: samrt.Predictor) -> float:
+    """IoU of the liver's mask with the drawing's own label; raises below 0.8."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    from ct_phantom import make_phantom  # type: ignore[import-not-found]
+
+    truth = make_phantom().organs["liver"]
+    engine.set_image(IMAGE)
+    found = engine.predict(box=BOX, multimask_output=False).masks[0]
+    iou = float((found & truth).sum() / (found | truth).sum())
+    if iou < 0.8:
+        raise SystemExit(f"wrong answer: IoU {iou:.3f} on the phantom's liver, expected >= 0.8")
+    return iou
+
+
+def warm(engine: samrt.Predictor, runs: int) -> dict[str, dict[str, float]]:
+    """Stages in one process after five warm-up rounds."""
+    stages: dict[str, list[float]] = {
+        k: [] for k in ("preprocess", "encode", "decode_prompt", "postprocess", "file_to_mask")
+    }
+    batch: list[float] = []
+    prompts = [samrt.Prompt(box=BOX)] * 16
+    for i in range(runs + 5):
+        start = time.perf_counter()
+        engine.set_image(IMAGE)
+        answer = engine.predict(box=BOX, multimask_output=False)
+        end = time.perf_counter()
+        many = time.perf_counter()
+        engine.predict_batch(prompts, multimask_output=False)
+        done = time.perf_counter()
+        if i < 5:
+            continue
+        times = answer.timings.as_dict()
+        for name in stages:
+            if name != "file_to_mask":
+                stages[name].append(float(times[f"{name}_ms"]))
+        stages["file_to_mask"].append((end - start) * 1e3)
+        batch.append((done - many) * 1e3)
+    return {**{k: summary(v) for k, v in stages.items()}, "sixteen_boxes": summary(batch)}
+
+
+def cold(threads: int, runs: int) -> dict[str, Any]:
+    """New `samrt infer` processes: wall time and peak resident memory of the process."""
+    walls, peak = [], 0
+    program = Path(sysconfig.get_path("scripts")) / "samrt"
+    box = ",".join(f"{v:g}" for v in BOX)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(program), "infer", str(IMAGE), "--box", box, "--threads", str(threads)]
+        command += ["-o", folder, "--force"]
+        for _ in range(runs):
+            start = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            walls.append((time.perf_counter() - start) * 1e3)
+            if process.returncode:
+                raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
+            peak = max(peak, usage.ru_maxrss)
+    return {**summary(walls), "peak_rss_mb": peak / 1024}
+
+
+def main() -> None:
+    """Print the table; write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    with samrt.load("tiny", threads=args.threads) as engine:
+        iou = check_answer(engine)
+        info = engine.info
+        table = warm(engine, args.runs)
+    start = cold(args.threads, max(5, args.runs // 3))
+    bundle = sum(p.stat().st_size for p in Path(info.path).iterdir())
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    record = {
+        "model": info.model_id,
+        "backend": f"{info.backend_effective} {info.backend_version}",
+        "threads": info.threads,
+        "image": f"{IMAGE.name} 512x512",
+        "iou_with_drawing": iou,
+        "stages": table,
+        "cold_start": start,
+        "bundle_mb": bundle / 1e6,
+        "this_process_peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "environment": environment(),
+        "commit": commit.stdout.strip() or None,
+        "numpy": np.__version__,
+    }
+    print(f"{record['model']}, {record['backend']}, {info.threads} threads, {record['image']}")
+    print(f"IoU with the drawing {iou:.3f}; bundle {record['bundle_mb']:.2f} MB\n")
+    print("| what | median ms | min ms |\n|---|--:|--:|")
+    for name, row in {**table, "cold samrt infer": start}.items():
+        print(f"| {name} | {row['median_ms']:.1f} | {row['min_ms']:.1f} |")
+    print(f"\npeak memory of a cold samrt infer: {start['peak_rss_mb']:.0f} MB")
+    if args.json:
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
