@@ -33,6 +33,11 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--device", default="cpu")
     train.set_defaults(run=_train)
 
+    small = steps.add_parser("slim", help="averaged weights only, to keep or to train on from")
+    small.add_argument("checkpoint", type=Path)
+    small.add_argument("-o", "--output", type=Path, required=True)
+    small.set_defaults(run=_slim)
+
     export = steps.add_parser("export", help="write the bundle")
     export.add_argument("checkpoint", type=Path)
     export.add_argument("-o", "--output", type=Path, required=True)
@@ -52,7 +57,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 RECIPES: dict[str, tuple[tuple[int, int, int, int, float, float], ...]] = {
-    "full": ((256, 8, 4, 4200, 1.2e-3, 2e-4), (512, 4, 4, 900, 5e-4, 1e-5)),
+    "full": ((256, 8, 4, 4200, 1.2e-3, 2e-4), (512, 4, 4, 850, 4e-4, 1e-5)),
     "smoke": ((128, 2, 2, 4, 1e-3, 1e-4),),
 }
 """Phases: frame size, images, targets an image, steps, first and last learning rate."""
@@ -81,6 +86,13 @@ def _train(args: argparse.Namespace) -> int:
             start_from=args.start_from,
         )
     )
+    return 0
+
+
+def _slim(args: argparse.Namespace) -> int:
+    from samrt_export.tiny.train import slim
+
+    slim(args.checkpoint, args.output)
     return 0
 
 

@@ -187,6 +187,15 @@ def train(options: TrainOptions) -> Path:
     return last
 
 
+def slim(checkpoint: Path, out: Path) -> None:
+    """Keep what is needed to export or to train on: averaged weights, matrices as float16."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    small = {k: v.half() if v.ndim > 1 else v for k, v in state["average"].items()}
+    part = out.with_suffix(".part")
+    torch.save({"config": state["config"], "average": small, "step": state["step"]}, part)
+    part.replace(out)
+
+
 def learning_rate(phase: Phase, step: int) -> float:
     """Linear warm-up over 3 % (at least 100 steps), then cosine from lr to lr_end."""
     warm = max(100, phase.steps * 3 // 100)

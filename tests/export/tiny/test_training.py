@@ -10,16 +10,21 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 import samrt  # noqa: E402
+from samrt._version import __version__  # noqa: E402
+from samrt.bundle import Bundle, find_model  # noqa: E402
 from samrt_export.tiny import data, metrics  # noqa: E402
 from samrt_export.tiny.bundle_segmenter import BundleSegmenter  # noqa: E402
 from samrt_export.tiny.evaluate import Answer, choose_targets, evaluate, format_table  # noqa: E402
 from samrt_export.tiny.export import export_tiny  # noqa: E402
+from samrt_export.tiny.onnx_graph import graphs  # noqa: E402
 from samrt_export.tiny.prompts import Draft  # noqa: E402
 from samrt_export.tiny.torch_segmenter import TorchSegmenter, load_checkpoint  # noqa: E402
-from samrt_export.tiny.train import Phase, TrainOptions, train  # noqa: E402
+from samrt_export.tiny.train import Phase, TrainOptions, slim, train  # noqa: E402
+
+PUBLISHED = Path(__file__).resolve().parents[3] / "export" / "checkpoints" / "tiny-v1.pt"
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +180,30 @@ def test_export_and_evaluate_the_bundle(checkpoint: Path, folder: Path, tmp_path
             assert ours[name][key] == pytest.approx(value, abs=0.05), (name, key)
     with pytest.raises(samrt.SamrtError, match="exists"):
         export_tiny(checkpoint, tmp_path / "t.samrt")
+
+
+def test_slim_checkpoint_is_small_and_the_same_network(checkpoint: Path, tmp_path: Path) -> None:
+    slim(checkpoint, tmp_path / "slim.pt")
+    assert (tmp_path / "slim.pt").stat().st_size < checkpoint.stat().st_size / 5
+    image = np.random.default_rng(0).integers(0, 255, (96, 96), dtype=np.uint8)
+    answers = []
+    for path in (checkpoint, tmp_path / "slim.pt"):
+        segmenter = TorchSegmenter(load_checkpoint(path), size=128)
+        segmenter.set_image(image)
+        answers.append(segmenter.predict(Draft(box=(10, 10, 60, 70))).low)
+    scale = float(np.abs(answers[0]).max())
+    assert 0 < float(np.abs(answers[0] - answers[1]).max()) < 0.02 * scale
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the checkpoint is not in this copy")
+def test_shipped_bundle_is_the_published_checkpoint(tmp_path: Path) -> None:
+    model = load_checkpoint(PUBLISHED)
+    written = graphs(model, model.cfg.image_size, __version__)
+    shipped = Bundle.open(find_model("tiny"))
+    for graph, role in zip(written, ("encoder", "decoder"), strict=True):
+        theirs = onnx.load(shipped.file_of(shipped.artifact(role)))
+        ours = {i.name: onnx.numpy_helper.to_array(i) for i in graph.graph.initializer}
+        assert [n.op_type for n in theirs.graph.node] == [n.op_type for n in graph.graph.node]
+        for item in theirs.graph.initializer:
+            value = onnx.numpy_helper.to_array(item)
+            np.testing.assert_allclose(value, ours[item.name], rtol=2e-3, atol=1e-5)
