@@ -41,9 +41,9 @@ $(VENV)/.test: $(SOURCES) $(EXPORT_SOURCES) constraints.txt | $(BIN)/python
 	@rm -rf build/lib* build/bdist* build/temp* samrt.egg-info
 	@touch $@ $(VENV)/.runtime
 
-DEMO_BOX ?= 68,144,302,358
+DEMO_BOX ?= 318,293,382,375
 
-demo: $(VENV)/.runtime ## install into .venv and segment the liver of an example image
+demo: $(VENV)/.runtime ## install into .venv and segment a kidney in an example image
 	@$(BIN)/samrt infer examples/ct_phantom.png --box $(DEMO_BOX) --output-dir out/demo --force
 
 test: $(VENV)/.test ## install the test tools into .venv and run the test suite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -135,6 +135,16 @@ class Model:
         self._decoder.close()
 
 
+def options_for(role: str, options: SessionOptions) -> SessionOptions:
+    """Options of one session: what is left open is on for the decoder and off for the encoder."""
+    small = role == "decoder"
+    return replace(
+        options,
+        arena=small if options.arena is None else options.arena,
+        spinning=small if options.spinning is None else options.spinning,
+    )
+
+
 def open_model(
     model: str | PathLike[str], *, backend: str, precision: str, options: SessionOptions
 ) -> Model:
@@ -145,7 +155,8 @@ def open_model(
     sessions: dict[str, Session] = {}
     try:
         for role, artifact in chosen.items():
-            sessions[role] = runtime.create(bundle.file_of(artifact), options)
+            own = options_for(role, options)
+            sessions[role] = runtime.create(bundle.file_of(artifact), own)
             _compare(artifact, sessions[role])
     except BaseException:
         for session in sessions.values():

@@ -29,8 +29,8 @@ def load(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    arena: bool = False,
-    spinning: bool = False,
+    arena: bool | None = None,
+    spinning: bool | None = None,
 ) -> Predictor:
     """Open a model.
 
@@ -40,9 +40,10 @@ def load(
         precision: ``"auto"`` (the bundle's default), ``"fp32"``, ``"fp16"`` or ``"int8"``.
         threads: threads for the runtime and the kernels, 1 to 256. ``None``: the CPUs this
             process may use or its physical cores, whichever is less, at most 8.
-        arena: keep a growing memory pool between runs. Faster by a little, but memory stays at
-            its peak; off by default.
-        spinning: let idle worker threads spin. Faster by a little, burns CPU; off by default.
+        arena: let the runtime keep its memory between runs, which saves page faults. ``None``:
+            the decoder does, the encoder, which needs more and runs less often, does not.
+        spinning: let worker threads spin while a run is in progress; between runs they sleep.
+            ``None``: the decoder's do, the encoder's do not.
 
     Returns:
         A predictor; what is really in use stands in ``Predictor.info``.

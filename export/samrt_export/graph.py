@@ -37,8 +37,12 @@ class GraphBuilder:
         return name
 
     def output(self, tensor: str, name: str, shape: Sequence[int | str]) -> None:
-        """Give a float32 tensor its public name."""
-        self.nodes.append(helper.make_node("Identity", [tensor], [name]))
+        """Give a computed float32 tensor its public name."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for k, item in enumerate(names):
+                    if item == tensor:
+                        names[k] = name
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def constant(self, value: npt.ArrayLike, dtype: str = "float32") -> str:

@@ -96,7 +96,7 @@ def test_default_threads_are_bounded(
 
 def test_session_options_have_frugal_defaults() -> None:
     assert SessionOptions(threads=3).effective_threads == 3
-    assert SessionOptions() == SessionOptions(threads=None, arena=False, spinning=False)
+    assert SessionOptions() == SessionOptions(threads=None, arena=None, spinning=None)
 
 
 class Fake(Session):

@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 
 import samrt
-from samrt.backends.base import Session, TensorSpec
-from samrt.model import Model
+from samrt.backends.base import Session, SessionOptions, TensorSpec
+from samrt.model import Model, options_for
 from samrt.prompts import DecoderInput
 
 EditBundle = Callable[..., Path]
@@ -173,3 +173,12 @@ def test_a_model_without_mask_input_runs_without(
     predictor.set_image(image)
     assert predictor.predict(box=(1, 1, 20, 20)).masks.all()
     assert seen == [{"image_embeddings", "high_res_s2", "point_coords", "point_labels"}]
+
+
+def test_options_left_open_depend_on_the_role() -> None:
+    open_ones = SessionOptions(threads=1)
+    assert options_for("decoder", open_ones) == SessionOptions(1, arena=True, spinning=True)
+    assert options_for("encoder", open_ones) == SessionOptions(1, arena=False, spinning=False)
+    for flag in (True, False):
+        given = SessionOptions(1, arena=flag, spinning=flag)
+        assert options_for("decoder", given) == options_for("encoder", given) == given

@@ -91,12 +91,13 @@ def _native_options(options: SessionOptions) -> ort.SessionOptions:
     native.inter_op_num_threads = 1
     native.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     native.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    native.enable_cpu_mem_arena = options.arena
-    native.enable_mem_pattern = options.arena
+    native.enable_cpu_mem_arena = bool(options.arena)
+    native.enable_mem_pattern = bool(options.arena)
     native.log_severity_level = _LOG_ERRORS_ONLY
     spin = "1" if options.spinning else "0"
     native.add_session_config_entry("session.intra_op.allow_spinning", spin)
     native.add_session_config_entry("session.inter_op.allow_spinning", spin)
+    native.add_session_config_entry("session.force_spinning_stop", "1")
     return native
 
 
