@@ -70,7 +70,8 @@ def warm(engine: samrt.Predictor, runs: int) -> dict[str, dict[str, float]]:
             stages["preprocess"].append(float(times["preprocess_ms"]))
             stages["encode"].append(float(times["encode_ms"]))
             stages["file_to_mask"].append(elapsed)
-    loops: dict[str, list[float]] = {k: [] for k in ("decode_prompt", "postprocess", "box_to_mask")}
+    kinds = ("decode_prompt", "postprocess", "box_to_mask")
+    loops: dict[str, list[float]] = {k: [] for k in kinds}
     for i in range(runs + 5):
         start = time.perf_counter()
         answer = engine.predict(box=BOX, multimask_output=False)
