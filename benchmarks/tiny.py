@@ -58,7 +58,7 @@ def check_answer(engine: samrt.Predictor) -> float:
 
 
 def warm(engine: samrt.Predictor, runs: int) -> dict[str, dict[str, float]]:
-    """One process, five rounds of warm-up each: whole images, prompts on one image, many prompts."""
+    """One process, five warm-up rounds each: whole images, prompts on one image, many prompts."""
     stages: dict[str, list[float]] = {k: [] for k in ("preprocess", "encode", "file_to_mask")}
     for i in range(runs + 5):
         start = time.perf_counter()
