@@ -15,6 +15,11 @@ int worker_count(int threads, std::int64_t units) {
     return static_cast<int>(std::max<std::int64_t>(1, std::min(most, units)));
 }
 
+int useful_threads(int threads, std::int64_t pixels) {
+    constexpr std::int64_t kPixelsPerThread = std::int64_t{1} << 21;
+    return worker_count(threads, pixels / kPixelsPerThread);
+}
+
 void parallel_for(int threads, std::int64_t units,
                   const std::function<void(int, std::int64_t)>& body) {
     const int workers = worker_count(threads, units);

@@ -32,6 +32,8 @@ Upscaler::Upscaler(const MaskPlan& plan)
 
 void Upscaler::for_tiles(const float* logits, int threads,
                          const std::function<void(const Tile&, TileScratch&)>& body) const {
+    threads = useful_threads(
+        threads, static_cast<std::int64_t>(plan_.out_height) * plan_.out_width * plan_.count);
     const int tiles_x = (plan_.out_width + kTileColumns - 1) / kTileColumns;
     const int most = std::max(1, plan_.out_height / kTileRows);
     const int wanted = threads <= 1 ? 1 : (4 * std::min(threads, kMaxThreads)) / tiles_x + 1;

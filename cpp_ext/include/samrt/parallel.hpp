@@ -12,6 +12,10 @@ constexpr int kMaxThreads = 64;
 // Workers that `parallel_for` will use for `units` units when the caller allows `threads`.
 int worker_count(int threads, std::int64_t units);
 
+// How many of `threads` are worth starting for `pixels` pixels of work: starting one costs more than
+// it saves below about two million.
+int useful_threads(int threads, std::int64_t pixels);
+
 // Calls body(worker, unit) once for every unit in [0, units). `worker` is in
 // [0, worker_count(threads, units)) and never runs twice at the same time, so scratch memory can
 // be indexed by it. With one worker everything runs on the calling thread and no thread starts.
