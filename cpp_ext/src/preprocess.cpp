@@ -146,6 +146,9 @@ struct Range {
 
 void preprocess(const ByteImage& image, const PreprocessPlan& plan, int threads, void* target) {
     const ByteResizer resizer(image, plan.height, plan.width, plan.interpolation);
+    if (plan.height == image.height && plan.width == image.width)  // bound by memory, not by work
+        threads = useful_threads(threads,
+                                 static_cast<std::int64_t>(plan.frame_height) * plan.frame_width);
     const int strip = balanced_strip(resizer.strip_rows(), plan.frame_height, threads);
     const int workers = worker_count(threads, plan.frame_height);
     std::vector<ByteResizer::Scratch> scratch(at(workers));
