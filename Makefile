@@ -9,7 +9,7 @@ SOURCES := $(shell find engine cpp_ext setup.py pyproject.toml -type f -not -nam
 EXPORT_SOURCES := $(shell find export -type f -name '*.py')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-fast lint dev clean check-tools
+.PHONY: help demo size test test-fast lint dev clean check-tools
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -45,6 +45,9 @@ DEMO_BOX ?= 318,293,382,375
 
 demo: $(VENV)/.runtime ## install into .venv and segment a kidney in an example image
 	@$(BIN)/samrt infer examples/ct_phantom.png --box $(DEMO_BOX) --output-dir out/demo --force
+
+size: $(VENV)/.runtime ## what the runtime weighs in .venv, pip and setuptools left out (run it before make test)
+	@du -sh --si --exclude='pip*' --exclude='setuptools*' --exclude=pkg_resources --exclude=_distutils_hack $(VENV)/lib/python3*/site-packages
 
 test: $(VENV)/.test ## install the test tools into .venv and run the test suite
 	@$(BIN)/python -m pytest

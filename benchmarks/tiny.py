@@ -127,10 +127,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", type=Path)
+    for name in ("arena", "spinning"):
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="see load")
     args = parser.parse_args()
     # First: a child's peak memory counts what its parent held when it was started.
     start = cold(args.threads, max(5, args.runs // 3))
-    with samrt.load("tiny", threads=args.threads) as engine:
+    with samrt.load(
+        "tiny", threads=args.threads, arena=args.arena, spinning=args.spinning
+    ) as engine:
         iou = check_answer(engine)
         info = engine.info
         table = warm(engine, args.runs)
