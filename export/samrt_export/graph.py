@@ -6,7 +6,9 @@ runtimes fold the cast away when they load the file, so that all arithmetic stay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[np.generic]
 HALF_FROM_ELEMENTS = 64
+SHARE_BELOW_BYTES = 1 << 20
+INLINE_BELOW_BYTES = 4096
+EXTERNAL_FROM_BYTES = 1 << 30
+EXTERNAL_ALIGNMENT = 4096
 DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 
 
@@ -25,11 +31,21 @@ class GraphBuilder:
     def __init__(self, name: str, opset: int = 17, *, half_weights: bool = False) -> None:
         self.name, self.opset, self.half_weights = name, opset, half_weights
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        self.arrays: dict[str, Array] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._scope: list[str] = []
         self._count = 0
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes and weights made inside are named `name/...`; scopes nest."""
+        self._scope.append(name)
+        try:
+            yield
+        finally:
+            self._scope.pop()
 
     def input(self, name: str, shape: Sequence[int | str], dtype: str = "float32") -> str:
         """Declare a graph input; strings in `shape` are free sizes."""
@@ -46,14 +62,19 @@ class GraphBuilder:
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def constant(self, value: npt.ArrayLike, dtype: str = "float32") -> str:
-        """A constant, stored as it is; equal ones are shared."""
+        """A constant, stored as it is; small equal ones are shared, large ones are not copied."""
         array = np.ascontiguousarray(np.asarray(value, dtype=dtype))
+        if array.nbytes >= SHARE_BELOW_BYTES:
+            return self._store(array)
         key = (dtype, array.shape, array.tobytes())
         if key not in self._constants:
-            name = self._fresh("c")
-            self.initializers.append(numpy_helper.from_array(array, name))
-            self._constants[key] = name
+            self._constants[key] = self._store(array)
         return self._constants[key]
+
+    def _store(self, array: Array) -> str:
+        name = self._fresh("c")
+        self.arrays[name] = array
+        return name
 
     def weight(self, value: npt.ArrayLike) -> str:
         """A learned float32 tensor; stored as float16 if the graph stores its weights so."""
@@ -84,13 +105,33 @@ class GraphBuilder:
         product = self.op("MatMul", tensor, self.weight(weight.T))
         return self.op("Add", product, self.weight(bias))
 
-    def conv(self, tensor: str, weight: Array, bias: Array, stride: int = 1) -> str:
-        """Convolution with half-kernel padding; weight (out, in, k, k), bias (out)."""
+    def conv(
+        self, tensor: str, weight: Array, bias: Array | None, stride: int = 1,
+        pads: Sequence[int] | None = None, group: int = 1,
+    ) -> str:  # fmt: skip
+        """Convolution; weight (out, in / group, k, k), bias (out); half-kernel padding by default.
+
+        `pads` are top, left, bottom, right.
+        """
         k = weight.shape[-1]
+        extra = [] if bias is None else [self.weight(bias)]
         return self.op(
-            "Conv", tensor, self.weight(weight), self.weight(bias),
-            kernel_shape=[k, k], strides=[stride, stride], pads=[k // 2] * 4,
+            "Conv", tensor, self.weight(weight), *extra, kernel_shape=[k, k], group=group,
+            strides=[stride, stride], pads=[k // 2] * 4 if pads is None else list(pads),
         )  # fmt: skip
+
+    def layer_norm(self, tensor: str, weight: Array, bias: Array, eps: float) -> str:
+        """LayerNormalization over the last axis."""
+        return self.op(
+            "LayerNormalization", tensor, self.weight(weight), self.weight(bias),
+            axis=-1, epsilon=eps,
+        )  # fmt: skip
+
+    def gelu(self, tensor: str) -> str:
+        """Exact GELU, x (1 + erf(x / sqrt 2)) / 2, in the form that runtimes fuse."""
+        scaled = self.op("Div", tensor, self.constant(np.sqrt(2.0)))
+        gate = self.op("Add", self.op("Erf", scaled), self.constant(1.0))
+        return self.op("Mul", self.op("Mul", tensor, gate), self.constant(0.5))
 
     def double(self, tensor: str) -> str:
         """Bilinear upsampling by two with half-pixel centres, (N, C, h, w)."""
@@ -100,21 +141,66 @@ class GraphBuilder:
             coordinate_transformation_mode="half_pixel",
         )  # fmt: skip
 
+    def nbytes(self) -> int:
+        """Bytes of all stored tensors."""
+        return sum(a.nbytes for a in self.arrays.values())
+
     def model(self, producer_version: str) -> onnx.ModelProto:
-        """The checked model."""
-        graph = helper.make_graph(
-            self.nodes, self.name, self.inputs, self.outputs, self.initializers
-        )
-        model = helper.make_model(
+        """The checked model, all weights inside; for graphs below 2 GB."""
+        tensors = [numpy_helper.from_array(a, n) for n, a in self.arrays.items()]
+        model = self._proto(tensors, producer_version)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def write(self, path: Path, producer_version: str) -> list[Path]:
+        """Write the checked model; from 1 GiB of weights on these go to `NAME.onnx.data`.
+
+        Returns the files written, the model first.  Weights are streamed, not copied.
+        """
+        if self.nbytes() < EXTERNAL_FROM_BYTES:
+            path.write_bytes(self.model(producer_version).SerializeToString(deterministic=True))
+            return [path]
+        data = path.with_name(f"{path.name}.data")
+        tensors = []
+        with data.open("wb") as stream:
+            for name, array in self.arrays.items():
+                if array.nbytes < INLINE_BELOW_BYTES:
+                    tensors.append(numpy_helper.from_array(array, name))
+                    continue
+                stream.write(b"\0" * (-stream.tell() % EXTERNAL_ALIGNMENT))
+                tensors.append(_external(name, array, data.name, stream.tell()))
+                stream.write(array.data)
+        model = self._proto(tensors, producer_version)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(str(path), full_check=True)
+        return [path, data]
+
+    def _proto(
+        self, initializers: Sequence[onnx.TensorProto], producer_version: str
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializers)
+        return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", self.opset)],
             producer_name="samrt",
             producer_version=producer_version,
             ir_version=9,
         )
-        onnx.checker.check_model(model, full_check=True)
-        return model
 
     def _fresh(self, stem: str) -> str:
         self._count += 1
-        return f"{stem}_{self._count}"
+        return "/".join([*self._scope, f"{stem}_{self._count}"])
+
+
+def _external(name: str, array: Array, location: str, offset: int) -> onnx.TensorProto:
+    """A tensor whose bytes lie in another file."""
+    tensor = TensorProto(
+        name=name,
+        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+        dims=array.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    facts = {"location": location, "offset": offset, "length": array.nbytes}
+    for key, value in facts.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
