@@ -114,9 +114,10 @@ class GraphBuilder:
         `pads` are top, left, bottom, right.
         """
         k = weight.shape[-1]
+        kernel = self.weight(weight)
         extra = [] if bias is None else [self.weight(bias)]
         return self.op(
-            "Conv", tensor, self.weight(weight), *extra, kernel_shape=[k, k], group=group,
+            "Conv", tensor, kernel, *extra, kernel_shape=[k, k], group=group,
             strides=[stride, stride], pads=[k // 2] * 4 if pads is None else list(pads),
         )  # fmt: skip
 
