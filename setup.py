@@ -22,7 +22,7 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "samrt._native",
-            sources=[*files("bindings.cpp"), *files("src/*.cpp")],
+            sources=[*files("bindings*.cpp"), *files("src/*.cpp")],
             depends=[*files("*.hpp"), *files("include/samrt/*.hpp"), *files("src/*.hpp")],
             include_dirs=[(CPP / "include").as_posix()],
             extra_compile_args=[*FLAGS, "-Wall", "-Wextra"],

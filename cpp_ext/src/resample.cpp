@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
+#include "area.hpp"
 #include "samrt/parallel.hpp"
 #include "samrt/rows.hpp"
+#include "spline.hpp"
 
 namespace samrt {
 namespace {
@@ -42,11 +45,18 @@ int balanced_strip(int strip, int rows, int threads) {
 }
 
 FloatResizer::FloatResizer(int in_height, int in_width, int channels, int height, int width,
-                           Interpolation kind, Load load)
+                           Interpolation kind, bool exact, Load load)
     : channels_(channels), load_(std::move(load)) {
     const bool average = averages_area(in_height, in_width, height, width);
-    x_ = make_float_taps(kind, in_width, width, average);
-    y_ = make_float_taps(kind, in_height, height, average);
+    const auto taps = [&](int in_size, int out_size) {
+        if (exact &&
+            (kind == Interpolation::kBilinear || kind == Interpolation::kBilinearAntialias))
+            return make_fused_taps(kind, in_size, out_size);
+        return make_float_taps(kind, in_size, out_size, average);
+    };
+    x_ = taps(in_width, width);
+    y_ = taps(in_height, height);
+    reach_ = std::max(in_width, rows_end(x_, width));
 }
 
 int FloatResizer::strip_rows() const {
@@ -54,9 +64,9 @@ int FloatResizer::strip_rows() const {
 }
 
 void FloatResizer::prepare(int from, int to, Scratch& scratch) const {
-    const int first = y_.first[at(from)], end = rows_end(y_, to);
-    const std::size_t in_row = at(x_.in_size) * at(channels_);
-    const std::size_t out_row = at(x_.out_size) * at(channels_);
+    const int first = y_.first[at(from)], end = std::min(rows_end(y_, to), y_.in_size);
+    const std::size_t pixel = at(channels_), in_row = at(reach_) * pixel;
+    const std::size_t out_row = at(x_.out_size) * pixel;
     const int blocks = (end - first + kBlockRows - 1) / kBlockRows;
     scratch.first = first;
     grow(scratch.rows, at(blocks * kBlockRows) * out_row);
@@ -68,17 +78,22 @@ void FloatResizer::prepare(int from, int to, Scratch& scratch) const {
     grow(scratch.block, kBlockRows * in_row);
     grow(scratch.resized, kBlockRows * out_row);
     const RowKernels& kernels = row_kernels();
+    const auto resample = x_.fused ? kernels.resample_block_fused : kernels.resample_block;
     for (int y = first; y < end; y += kBlockRows) {
         const float* source[kBlockRows];
         float* target[kBlockRows];
         for (int r = 0; r < kBlockRows; ++r) {
             float* input = scratch.input.data() + at(r) * in_row;
-            if (y + r < end) load_(y + r, input);
+            if (y + r < end) {
+                load_(y + r, input);
+                for (std::size_t i = at(x_.in_size) * pixel; i < in_row; ++i)
+                    input[i] = input[i - pixel];
+            }
             source[r] = y + r < end ? input : source[0];
             target[r] = scratch.rows.data() + at(y - first + r) * out_row;
         }
         kernels.interleave(source, in_row, scratch.block.data());
-        kernels.resample_block(x_, channels_, scratch.block.data(), scratch.resized.data());
+        resample(x_, channels_, scratch.block.data(), scratch.resized.data());
         kernels.deinterleave(scratch.resized.data(), out_row, target);
     }
 }
@@ -86,16 +101,25 @@ void FloatResizer::prepare(int from, int to, Scratch& scratch) const {
 void FloatResizer::row(int y, Scratch& scratch, float* target) const {
     const std::size_t out_row = at(x_.out_size) * at(channels_);
     const int count = y_.count[at(y)];
-    grow(scratch.taps, at(count));
-    for (int k = 0; k < count; ++k)
-        scratch.taps[at(k)] =
-            scratch.rows.data() + at(y_.first[at(y)] - scratch.first + k) * out_row;
     const float* weight = y_.weight.data() + at(y) * at(y_.width);
-    if (count == 1 && weight[0] == 1.0f) {
-        std::memcpy(target, scratch.taps[0], out_row * sizeof(float));
+    grow(scratch.taps, at(count));
+    for (int k = 0; k < count; ++k) {
+        const int row = std::min(y_.first[at(y)] + k, y_.in_size - 1) - scratch.first;
+        scratch.taps[at(k)] = scratch.rows.data() + at(row) * out_row;
+    }
+    if ((count == 1 && weight[0] == 1.0f) || y_.identity()) {
+        const int row = y_.identity() ? y - scratch.first : y_.first[at(y)] - scratch.first;
+        std::memcpy(target, scratch.rows.data() + at(row) * out_row, out_row * sizeof(float));
         return;
     }
-    row_kernels().blend(scratch.taps.data(), weight, count, out_row, target);
+    if (!y_.fused)
+        return row_kernels().blend(scratch.taps.data(), weight, count, out_row, target);
+    scratch.weights.assign(weight, weight + count);
+    if (y_.backwards) {
+        std::reverse(scratch.taps.begin(), scratch.taps.begin() + count);
+        std::reverse(scratch.weights.begin(), scratch.weights.end());
+    }
+    row_kernels().blend_fused(scratch.taps.data(), scratch.weights.data(), count, out_row, target);
 }
 
 ByteResizer::ByteResizer(const ByteImage& source, int height, int width, Interpolation kind)
@@ -105,10 +129,16 @@ ByteResizer::ByteResizer(const ByteImage& source, int height, int width, Interpo
         method_ = Method::kNearest;
         nearest_x_ = make_float_taps(kind, source.width, width, false);
         nearest_y_ = make_float_taps(kind, source.height, height, false);
+        return;
+    }
+    const AreaMethod area = area_method(source.height, source.width, height, width);
+    if (kind == Interpolation::kArea && area != AreaMethod::kWeights) {
+        method_ = Method::kArea;
+        area_ = std::make_shared<AreaResizer>(source, height, width, area);
     } else if (kind == Interpolation::kArea || kind == Interpolation::kBilinear) {
         method_ = Method::kFloat;
         const ByteImage image = source;
-        floats_.emplace_back(source.height, source.width, source.channels, height, width, kind,
+        floats_.emplace_back(source.height, source.width, source.channels, height, width, kind, false,
                              [image](int y, float* target) {
                                  const std::uint8_t* row = image.row(y);
                                  std::copy(row, row + image.row_bytes(), target);
@@ -135,6 +165,8 @@ void ByteResizer::prepare(int from, int to, Scratch& scratch) const {
     if (method_ == Method::kFloat) {
         floats_.front().prepare(from, to, scratch.floats);
         grow(scratch.float_row, row_bytes());
+    } else if (method_ == Method::kArea) {
+        area_->prepare(from, to, scratch.sums, scratch.first);
     } else if (method_ == Method::kFixed && width_ != source_.width) {
         if (vertical_first_)
             resample_rows(from, to, scratch);
@@ -195,6 +227,9 @@ const std::uint8_t* ByteResizer::row(int y, Scratch& scratch, std::uint8_t* buff
             floats_.front().row(y, scratch.floats, scratch.float_row.data());
             row_kernels().float_to_byte(scratch.float_row.data(), row_bytes(), buffer);
             return buffer;
+        case Method::kArea:
+            area_->row(y, scratch.first, scratch.sums, buffer);
+            return buffer;
         case Method::kNearest: {
             const std::uint8_t* from = source_.row(nearest_y_.first[at(y)]);
             const std::size_t channels = at(source_.channels);
@@ -216,8 +251,49 @@ const std::uint8_t* ByteResizer::row(int y, Scratch& scratch, std::uint8_t* buff
     return buffer;
 }
 
-void resize(const ByteImage& source, int height, int width, Interpolation kind, int threads,
-            std::uint8_t* target) {
+std::vector<float> spline_floats(int in_height, int in_width, int channels, int height, int width,
+                                 const std::vector<std::pair<int, int>>& via, Interpolation kind,
+                                 const FloatResizer::Load& load, int threads) {
+    std::vector<std::pair<int, int>> sizes = via;
+    sizes.emplace_back(height, width);
+    std::vector<float> image;
+    FloatResizer::Load source = load;
+    for (const auto& [h, w] : sizes) {
+        const std::size_t n = at(w) * at(channels);
+        std::vector<float> next(at(h) * n);
+        spline_resize(in_height, in_width, channels, h, w, kind, source, threads,
+                      [&](int, int y, const double* row) {
+                          std::transform(row, row + n, next.data() + at(y) * n,
+                                         [](double value) { return static_cast<float>(value); });
+                      });
+        image = std::move(next);
+        source = [&image, n](int y, float* row) { std::copy_n(image.data() + at(y) * n, n, row); };
+        in_height = h;
+        in_width = w;
+    }
+    return image;
+}
+
+void resize(const ByteImage& source, int height, int width, Interpolation kind, Rounding rounding,
+            int threads, std::uint8_t* target) {
+    const std::size_t n = at(width) * at(source.channels);
+    if (rounding == Rounding::kNone || (rounding == Rounding::kTruncate && !is_spline(kind)))
+        throw std::invalid_argument("rounding must be nearest, or truncate with a spline");
+    if (is_spline(kind)) {
+        const double half = rounding == Rounding::kNearest ? 0.5 : 0.0;
+        spline_resize(source.height, source.width, source.channels, height, width, kind,
+                      [&source](int y, float* row) {
+                          std::copy(source.row(y), source.row(y) + source.row_bytes(), row);
+                      },
+                      threads, [&](int, int y, const double* row) {
+                          std::uint8_t* to = target + at(y) * n;
+                          for (std::size_t i = 0; i < n; ++i) {
+                              const double value = std::clamp(row[i] + half, 0.0, 255.0);
+                              to[i] = static_cast<std::uint8_t>(static_cast<int>(value));
+                          }
+                      });
+        return;
+    }
     const ByteResizer resizer(source, height, width, kind);
     const int strip = balanced_strip(resizer.strip_rows(), height, threads);
     const std::int64_t units = (height + strip - 1) / strip;
@@ -226,12 +302,11 @@ void resize(const ByteImage& source, int height, int width, Interpolation kind, 
     parallel_for(threads, units, [&](int worker, std::int64_t unit) {
         ByteResizer::Scratch& mine = scratch[at(worker)];
         std::vector<std::uint8_t>& row = buffer[at(worker)];
-        grow(row, resizer.row_bytes() + kRowSlack);
+        grow(row, n + kRowSlack);
         const int from = static_cast<int>(unit) * strip, to = std::min(from + strip, height);
         resizer.prepare(from, to, mine);
         for (int y = from; y < to; ++y)
-            std::memcpy(target + at(y) * resizer.row_bytes(), resizer.row(y, mine, row.data()),
-                        resizer.row_bytes());
+            std::memcpy(target + at(y) * n, resizer.row(y, mine, row.data()), n);
     });
 }
 

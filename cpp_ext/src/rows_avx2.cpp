@@ -48,17 +48,21 @@ const RowKernels& avx2_rows() {
         normalize_grey_avx2,
         normalize_rgb_avx2,
         normalize_float_plain,
+        normalize_float_rgb_plain,
         float_to_half_avx2,
         float_to_byte_avx2,
         byte_range_plain,
         interleave_avx2,
         deinterleave_avx2,
         resample_block,
+        resample_block_fused,
         stencil_block,
         range_block,
         blend_plain,
+        blend_fused_plain,
         blend_above_avx2,
         float_range_avx2,
+        spline_block,
     };
     return table;
 }

@@ -22,17 +22,21 @@ const RowKernels& baseline_rows() {
         normalize_grey_plain,
         normalize_rgb_plain,
         normalize_float_plain,
+        normalize_float_rgb_plain,
         float_to_half_plain,
         float_to_byte_plain,
         byte_range_plain,
         interleave_plain,
         deinterleave_plain,
         resample_block,
+        resample_block_fused,
         stencil_block,
         range_block,
         blend_plain,
+        blend_fused_plain,
         blend_above_plain,
         float_range_plain,
+        spline_block,
     };
     return table;
 }

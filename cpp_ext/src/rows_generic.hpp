@@ -80,6 +80,16 @@ inline void normalize_float_plain(const float* source, std::size_t n, const Norm
     for (std::size_t i = 0; i < n; ++i) target[i] = (source[i] * scale - mean) / std;
 }
 
+inline void normalize_float_rgb_plain(const float* source, std::size_t n, const Norm* norm,
+                                      float* const* target) {
+    for (int c = 0; c < 3; ++c) {
+        const float mean = norm[c].mean, std = norm[c].std, scale = norm[c].scale;
+        float* to = target[c];
+        for (std::size_t i = 0; i < n; ++i)
+            to[i] = (source[3 * i + static_cast<std::size_t>(c)] * scale - mean) / std;
+    }
+}
+
 // IEEE half from float, round to nearest even; overflow gives infinity, NaN stays a quiet NaN.
 inline std::uint16_t half_bits(float value) {
     std::uint32_t bits;
@@ -163,6 +173,39 @@ inline void resample_block(const FloatTaps& taps, int channels, const float* sou
     }
 }
 
+// A float product is exact in double precision, so rounding product and sum there and then to
+// float fuses them on every machine, but for one sum in some 10^8 that lies halfway twice.
+typedef double WideColumn
+    __attribute__((vector_size(kBlockRows * sizeof(double)), aligned(8), may_alias));
+
+inline Column add_fused(Column sum, Column sample, float weight) {
+    const WideColumn wide = __builtin_convertvector(sample, WideColumn) *
+                                static_cast<double>(weight) +
+                            __builtin_convertvector(sum, WideColumn);
+    return __builtin_convertvector(wide, Column);
+}
+
+inline void resample_block_fused(const FloatTaps& taps, int channels, const float* source,
+                                 float* target) {
+    const std::size_t step = static_cast<std::size_t>(channels);
+    const Column* from = reinterpret_cast<const Column*>(source);
+    Column* to = reinterpret_cast<Column*>(target);
+    const float* weight = taps.weight.data();
+    for (int i = 0; i < taps.out_size; ++i, weight += taps.width) {
+        const int count = taps.count[i], last = taps.backwards ? count - 1 : 0;
+        const Column* pixel = from + static_cast<std::size_t>(taps.first[i]) * step;
+        for (std::size_t c = 0; c < step; ++c) {
+            Column sum = pixel[static_cast<std::size_t>(last) * step + c] * weight[last];
+            for (int k = 1; k < count; ++k) {
+                const int tap = taps.backwards ? count - 1 - k : k;
+                sum = add_fused(sum, pixel[static_cast<std::size_t>(tap) * step + c],
+                                weight[tap]);
+            }
+            *to++ = sum;
+        }
+    }
+}
+
 template <int N>
 inline void stencil_columns(const float* source, const std::int32_t* index, const float* weight,
                             std::size_t n, float* target) {
@@ -216,6 +259,20 @@ inline void blend_plain(const float* const* rows, const float* weight, int taps,
     }
 }
 
+inline void blend_fused_plain(const float* const* rows, const float* weight, int taps,
+                              std::size_t n, float* target) {
+    const float w0 = weight[0];
+    const float* first = rows[0];
+    for (std::size_t i = 0; i < n; ++i) target[i] = w0 * first[i];
+    for (int k = 1; k < taps; ++k) {
+        const double w = static_cast<double>(weight[k]);
+        const float* row = rows[k];
+        for (std::size_t i = 0; i < n; ++i)
+            target[i] = static_cast<float>(w * static_cast<double>(row[i]) +
+                                           static_cast<double>(target[i]));
+    }
+}
+
 inline void blend_above_plain(const float* const* rows, const float* weight, int taps,
                               std::size_t n, float threshold, std::uint8_t* target) {
     constexpr std::size_t kChunk = 256;
@@ -237,4 +294,52 @@ inline void float_range_plain(const float* source, std::size_t n, float* low, fl
     }
     *low = smallest;
     *high = largest;
+}
+
+// --- cubic B-splines ----------------------------------------------------------------------
+
+template <int Channels>
+inline void spline_pixels(const WideColumn* source, std::size_t columns,
+                          const std::int32_t* index, const double* weight, std::size_t n,
+                          WideColumn* target) {
+    for (std::size_t i = 0; i < n; ++i, index += kSpline, weight += kSpline) {
+        WideColumn sum[Channels] = {};
+        for (std::size_t a = 0; a < kSpline; ++a)
+            for (int b = 0; b < kSpline; ++b) {
+                const WideColumn* pixel =
+                    source + (a * columns + static_cast<std::size_t>(index[b])) * Channels;
+                for (int c = 0; c < Channels; ++c) sum[c] += pixel[c] * weight[b];
+            }
+        for (int c = 0; c < Channels; ++c) *target++ = sum[c];
+    }
+}
+
+inline void spline_pixels_across(const WideColumn* source, std::size_t columns,
+                                 const std::int32_t* index, const double* weight,
+                                 const double* across, std::size_t n, WideColumn* target) {
+    constexpr int kMirrored[3][kSpline] = {{1, 0, 1, 2}, {0, 1, 2, 1}, {1, 2, 1, 0}};
+    for (std::size_t i = 0; i < n; ++i, index += kSpline, weight += kSpline) {
+        WideColumn sum[3] = {};
+        for (std::size_t a = 0; a < kSpline; ++a)
+            for (int b = 0; b < kSpline; ++b) {
+                const WideColumn* pixel =
+                    source + (a * columns + static_cast<std::size_t>(index[b])) * 3;
+                const WideColumn part[3] = {pixel[0] * weight[b], pixel[1] * weight[b],
+                                            pixel[2] * weight[b]};
+                for (int c = 0; c < 3; ++c)
+                    for (int k = 0; k < kSpline; ++k)
+                        sum[c] += part[kMirrored[c][k]] * across[k];
+            }
+        for (int c = 0; c < 3; ++c) *target++ = sum[c];
+    }
+}
+
+inline void spline_block(const double* source, std::size_t columns, int channels,
+                         const std::int32_t* index, const double* weight,
+                         const double* across, std::size_t n, double* target) {
+    const WideColumn* from = reinterpret_cast<const WideColumn*>(source);
+    WideColumn* to = reinterpret_cast<WideColumn*>(target);
+    if (across != nullptr) return spline_pixels_across(from, columns, index, weight, across, n, to);
+    if (channels == 3) return spline_pixels<3>(from, columns, index, weight, n, to);
+    spline_pixels<1>(from, columns, index, weight, n, to);
 }

@@ -79,24 +79,26 @@ Taps<double> filter_taps(Interpolation kind, int in_size, int out_size) {
     return taps;
 }
 
+// The share of each input sample in an output sample that covers [left, left + scale).
 FloatTaps area_average_taps(int in_size, int out_size) {
     const double scale = opencv_scale(in_size, out_size);
     FloatTaps taps;
     allocate(taps, in_size, out_size, static_cast<int>(std::ceil(scale)) + 2);
     for (int i = 0; i < out_size; ++i) {
         const auto at = static_cast<std::size_t>(i);
-        const double left = i * scale;
-        const double right = std::min(left + scale, static_cast<double>(in_size));
-        int first = std::min(static_cast<int>(left), in_size - 1);
-        if (first + 1 - left <= kAreaSliver && first + 1 < in_size) ++first;
+        const double left = i * scale, right = left + scale;
+        const double size = std::min(scale, in_size - left);
+        const int end = std::min(static_cast<int>(std::floor(right)), in_size - 1);
+        const int begin = std::min(static_cast<int>(std::ceil(left)), end);  // whole samples
         float* weight = taps.weight.data() + at * static_cast<std::size_t>(taps.width);
+        const bool split = begin - left > kAreaSliver;
         int count = 0;
-        for (int p = first; p < in_size && count < taps.width; ++p) {
-            const double overlap = std::min<double>(right, p + 1) - std::max<double>(left, p);
-            if (overlap <= kAreaSliver && count > 0) break;
-            weight[count++] = static_cast<float>(overlap / (right - left));
-        }
-        taps.first[at] = first;
+        if (split) weight[count++] = static_cast<float>((begin - left) / size);
+        for (int p = begin; p < end; ++p) weight[count++] = static_cast<float>(1.0 / size);
+        if (right - end > kAreaSliver)
+            weight[count++] =
+                static_cast<float>(std::min(std::min(right - end, 1.0), size) / size);
+        taps.first[at] = split ? begin - 1 : begin;
         taps.count[at] = count;
     }
     return taps;
@@ -155,7 +157,68 @@ FloatTaps nearest_taps(int in_size, int out_size) {
     return taps;
 }
 
+// PyTorch finds positions in float32 with a fused multiply-add. In double precision the product
+// is exact, so rounding the sum gives the fused result on every machine.
+FloatTaps fused_bilinear_taps(int in_size, int out_size) {
+    const double scale = static_cast<float>(in_size) / static_cast<float>(out_size);
+    FloatTaps taps;
+    allocate(taps, in_size, out_size, 2);
+    taps.fused = taps.backwards = true;
+    for (int i = 0; i < out_size; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        const double centre = scale * (static_cast<float>(i) + 0.5f) - 0.5;
+        const float position = centre > 0.0 ? static_cast<float>(centre) : 0.0f;
+        const int left = std::min(static_cast<int>(position), in_size - 1);
+        const float fraction = std::min(position - static_cast<float>(left), 1.0f);
+        taps.first[at] = left;
+        taps.count[at] = 2;
+        taps.weight[2 * at] = 1.0f - fraction;
+        taps.weight[2 * at + 1] = fraction;
+    }
+    return taps;
+}
+
+FloatTaps fused_antialias_taps(int in_size, int out_size) {
+    const float scale = static_cast<float>(in_size) / static_cast<float>(out_size);
+    const float support = std::max(scale, 1.0f);
+    const float shrink = scale >= 1.0f ? 1.0f / scale : 1.0f;
+    const auto lower = [&](float centre) {
+        return std::max(static_cast<int>(centre - support + 0.5f), 0);
+    };
+    const auto upper = [&](float centre) {
+        return std::min(static_cast<int>(centre + support + 0.5f), in_size);
+    };
+    const auto centre_of = [&](int i) { return scale * (static_cast<float>(i) + 0.5f); };
+    int width = 1;
+    for (int i = 0; i < out_size; ++i)
+        width = std::max(width, upper(centre_of(i)) - lower(centre_of(i)));
+    FloatTaps taps;
+    allocate(taps, in_size, out_size, width);
+    taps.fused = true;
+    for (int i = 0; i < out_size; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        const float centre = centre_of(i);
+        const int first = lower(centre), count = upper(centre) - first;
+        float* weight = taps.weight.data() + at * static_cast<std::size_t>(width);
+        float total = 0.0f;
+        for (int k = 0; k < count; ++k) {
+            const float x =
+                std::fabs((static_cast<float>(k + first) - centre + 0.5f) * shrink);
+            weight[k] = x < 1.0f ? 1.0f - x : 0.0f;
+            total += weight[k];
+        }
+        for (int k = 0; k < count && total != 0.0f; ++k) weight[k] /= total;
+        taps.first[at] = first;
+        taps.count[at] = count;
+    }
+    return taps;
+}
+
 }  // namespace
+
+bool is_spline(Interpolation kind) {
+    return kind == Interpolation::kBsplineAntialias || kind == Interpolation::kBsplineCorners;
+}
 
 Interpolation parse_interpolation(const std::string& name) {
     if (name == "bilinear_antialias") return Interpolation::kBilinearAntialias;
@@ -163,9 +226,25 @@ Interpolation parse_interpolation(const std::string& name) {
     if (name == "area") return Interpolation::kArea;
     if (name == "bilinear") return Interpolation::kBilinear;
     if (name == "nearest") return Interpolation::kNearest;
+    if (name == "bspline_antialias") return Interpolation::kBsplineAntialias;
+    if (name == "bspline_corners") return Interpolation::kBsplineCorners;
     throw std::invalid_argument(
         "unknown interpolation '" + name +
-        "'; expected bilinear_antialias, bicubic, area, bilinear or nearest");
+        "'; expected bilinear_antialias, bicubic, area, bilinear, nearest, bspline_antialias "
+        "or bspline_corners");
+}
+
+Rounding parse_rounding(const std::string& name) {
+    if (name == "nearest") return Rounding::kNearest;
+    if (name == "truncate") return Rounding::kTruncate;
+    if (name == "none") return Rounding::kNone;
+    throw std::invalid_argument("unknown rounding '" + name +
+                                "'; expected nearest, truncate or none");
+}
+
+FloatTaps make_fused_taps(Interpolation kind, int in_size, int out_size) {
+    return kind == Interpolation::kBilinear ? fused_bilinear_taps(in_size, out_size)
+                                            : fused_antialias_taps(in_size, out_size);
 }
 
 FloatTaps make_float_taps(Interpolation kind, int in_size, int out_size, bool area_average) {

@@ -19,8 +19,11 @@ std::size_t at(int index) { return static_cast<std::size_t>(index); }
 
 Upscaler::Upscaler(const MaskPlan& plan)
     : plan_(plan),
-      x_(plan.low_width, plan.frame_width, plan.crop_width, plan.out_width),
-      y_(plan.low_height, plan.frame_height, plan.crop_height, plan.out_height),
+      x_(plan.interpolation, plan.low_width, plan.frame_width, plan.crop_width, plan.out_width),
+      y_(plan.interpolation, plan.low_height, plan.frame_height, plan.crop_height, plan.out_height),
+      // Weights that sum to 1, of which -n are negative, leave a range by n times its width, first
+      // along x and then, with the wider range, along y.
+      overshoot_(x_.negative() + y_.negative() * (1.0f + 2.0f * x_.negative())),
       group_(at(plan.out_height)) {
     for (int y = 0; y < plan.out_height; ++y) {
         if (y == 0 ||
@@ -109,8 +112,9 @@ void Upscaler::find_bounds(const Tile& tile, TileScratch& scratch) const {
         kernels.deinterleave(low.data(), at(n), to_low);
         kernels.deinterleave(high.data(), at(n), to_high);
     }
-    // Every output sample is a sum with weights >= 0 that add up to 1, so it lies within the
-    // range of its sources but for rounding, for which this leaves a hundred times the room.
+    // Every output sample is a sum with weights that add up to 1. If none is negative it lies
+    // within the range of its sources but for rounding, for which this leaves a hundred times the
+    // room; for negative weights `decide` adds what they can do.
     for (std::size_t i = 0; i < rows * at(n); ++i) {
         const float low_size = std::fabs(scratch.lows[i]), high_size = std::fabs(scratch.highs[i]);
         const float margin = 1e-5f * (low_size > high_size ? low_size : high_size) + 1e-30f;
@@ -140,6 +144,12 @@ void Upscaler::decide(const Tile& tile, float threshold, TileScratch& scratch) c
                 high[i] = highs[i] > high[i] ? highs[i] : high[i];
             }
         }
+        if (overshoot_ > 0.0f)
+            for (std::size_t i = 0; i < n; ++i) {
+                const float room = 1.001f * overshoot_ * (high[i] - low[i]);
+                low[i] -= room;
+                high[i] += room;
+            }
         std::uint8_t* fill = scratch.fill.data() + at(g - first_group) * n;
         for (std::size_t i = 0; i < n; ++i) {
             const int above = low[i] > threshold, below = high[i] <= threshold;

@@ -63,6 +63,7 @@ public:
 private:
     MaskPlan plan_;
     Stencil x_, y_;
+    float overshoot_;  // beyond the range of an output sample's sources, as a share of it
     std::vector<int> group_, group_begin_;
 };
 

@@ -10,6 +10,7 @@ returns new arrays. Results do not depend on ``threads`` or on the processor.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -32,6 +33,7 @@ __all__ = [
     "masks_from_logits",
     "preprocess",
     "preprocess_window",
+    "release_memory",
     "remove_small_regions",
     "resize",
     "rle_decode",
@@ -87,16 +89,27 @@ def instruction_set() -> str:
 
 
 def resize(
-    image: NDArray[np.uint8], size: Size, interpolation: str, threads: int = 1
+    image: NDArray[np.uint8],
+    size: Size,
+    interpolation: str,
+    threads: int = 1,
+    *,
+    rounding: str = "nearest",
 ) -> NDArray[np.uint8]:
     """Resize ``image`` (H, W) or (H, W, 3) uint8 to ``size`` (h, w); same rank and channel order.
 
     ``bilinear_antialias`` and ``bicubic`` give the bytes of Pillow's BILINEAR and BICUBIC,
-    ``nearest`` those of OpenCV's INTER_NEAREST, ``area`` and ``bilinear`` those of its INTER_AREA
-    and INTER_LINEAR to within 1. Raises ValueError for an empty image, a size below 1 or an
-    unknown interpolation.
+    ``nearest`` and ``area`` those of OpenCV's INTER_NEAREST and INTER_AREA, ``bilinear`` those of
+    its INTER_LINEAR to within 1. ``bspline_antialias`` is scikit-image's
+    ``resize(order=3, anti_aliasing=True, preserve_range=True)`` and ``bspline_corners`` SciPy's
+    ``ndimage.zoom(order=3)`` of each channel, both bit for bit before they are rounded; they
+    compute in float64 and need 8 bytes of memory for every sample of the image.
+
+    ``rounding``: ``"nearest"``, or with a spline ``"truncate"``, which drops the fractions.
+
+    Raises ValueError for an empty image, a size below 1, or an unknown name.
     """
-    return _native.resize(image, size, interpolation, threads)
+    return _native.resize(image, size, interpolation, rounding, threads)
 
 
 def preprocess(
@@ -105,6 +118,9 @@ def preprocess(
     out_size: Size,
     resized: Size,
     interpolation: str,
+    rounding: str = "nearest",
+    via: Sequence[Size] = (),
+    divisor: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     scale: float = 1.0,
@@ -118,22 +134,34 @@ def preprocess(
     """Resize, normalise and pad an image into the tensor that an encoder takes, in one pass.
 
     ``image`` (H, W) or (H, W, 3) uint8 RGB is resized to ``resized`` (h, w), which must fit into
-    ``out_size`` (S_h, S_w), exactly as by :func:`resize`. Grey gives three equal channels. Each
-    value becomes ``(x * scale - mean) / std`` in float32, or with ``min_max``
-    ``(x - low) / max(high - low, 1e-8)`` with the range over all channels of the resized image.
-    ``mean`` and ``std`` are in the order of the output's planes; ``bgr`` reverses the planes.
+    ``out_size`` (S_h, S_w), and divided by ``divisor`` in float32. With the roundings of
+    :func:`resize` it is first resized as there; with ``"none"`` it is first divided and then
+    resized as float32: ``bilinear`` and ``bilinear_antialias`` then with the arithmetic of
+    PyTorch's ``interpolate(align_corners=False)`` without and with antialias, the splines by way
+    of the sizes ``via``, the others by their rule for 8 bits without its rounding.
+
+    Grey gives three equal channels; ``bspline_antialias`` takes it for a colour image, whose
+    channels may then differ in their last bit. Each value becomes ``(x * scale - mean) / std`` in
+    float32, or with ``min_max`` ``(x - low) / max(high - low, 1e-8)`` with the range over all
+    channels of the resized image. ``mean`` and ``std`` are in the order of the output's planes;
+    ``bgr`` reverses the planes.
 
     The rest of the frame, right and below, is ``pad_value``. With ``pad_before`` that is an image
-    value and is normalised (and counts for the range) like one.
+    value and is divided and normalised (and counts for the range) like one.
 
     Returns (1, 3, S_h, S_w) of ``out_dtype``: ``"float32"``, or ``"float16"`` rounded to nearest
-    even. Raises ValueError for values that do not fit together, TypeError for a wrong dtype.
+    even. Its memory is the caller's until the array and all its views are gone; then up to two
+    such blocks and 64 MiB are kept for the next calls, see :func:`release_memory`. Raises
+    ValueError for values that do not fit together, TypeError for a wrong dtype.
     """
     return _native.preprocess(
         image,
         out_size=out_size,
         resized=resized,
         interpolation=interpolation,
+        rounding=rounding,
+        via=list(via),
+        divisor=divisor,
         mean=_triple(mean),
         std=_triple(std),
         scale=scale,
@@ -153,6 +181,9 @@ def preprocess_window(
     out_size: Size,
     resized: Size,
     interpolation: str,
+    rounding: str = "nearest",
+    via: Sequence[Size] = (),
+    divisor: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     scale: float = 1.0,
@@ -165,7 +196,9 @@ def preprocess_window(
     """Like :func:`preprocess` for one-channel images of more than 8 bits, without rounding to 8.
 
     ``image`` (H, W) uint16, int16 or float32 is mapped linearly so that ``window`` (low, high)
-    becomes 0 to 255, clipped, then resized in float32, normalised and padded. NaN counts as low.
+    becomes 0 to 255, clipped, divided by ``divisor``, resized in float32, normalised and padded.
+    NaN counts as low. Nothing is rounded whatever ``rounding`` says: ``"none"`` asks for
+    PyTorch's arithmetic where :func:`preprocess` has it, the others for the rules for 8 bits.
     """
     return _native.preprocess_window(
         image,
@@ -173,6 +206,9 @@ def preprocess_window(
         out_size=out_size,
         resized=resized,
         interpolation=interpolation,
+        rounding=rounding,
+        via=list(via),
+        divisor=divisor,
         mean=_triple(mean),
         std=_triple(std),
         scale=scale,
@@ -198,15 +234,25 @@ def window_to_uint8(
 
 
 def upscale_logits(
-    logits: NDArray[np.float32], *, frame: Size, crop: Size, out: Size, threads: int = 1
+    logits: NDArray[np.float32],
+    *,
+    frame: Size,
+    crop: Size,
+    out: Size,
+    interpolation: str = "bilinear",
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """Low-resolution logits at the size of the original image, as Segment Anything resizes them.
 
     ``logits`` (M, h, w) float32 are resized to ``frame`` (S_h, S_w), cropped to their top left
-    ``crop`` (h_in, w_in) and resized to ``out`` (H, W), both times bilinear with half-pixel
-    centres and without antialiasing (PyTorch's ``align_corners=False``). Returns (M, H, W).
+    ``crop`` (h_in, w_in) and resized to ``out`` (H, W), both times with half-pixel centres and
+    without antialiasing (PyTorch's ``align_corners=False``). ``interpolation``: ``"bilinear"``,
+    ``"nearest"``, or ``"bicubic"`` (a = -0.75), which wants ``frame`` to be (h, w).
+    Returns (M, H, W).
     """
-    return _native.upscale_logits(logits, frame=frame, crop=crop, out=out, threads=threads)
+    return _native.upscale_logits(
+        logits, frame=frame, crop=crop, out=out, interpolation=interpolation, threads=threads
+    )
 
 
 def masks_from_logits(
@@ -215,6 +261,7 @@ def masks_from_logits(
     frame: Size,
     crop: Size,
     out: Size,
+    interpolation: str = "bilinear",
     threshold: float = 0.0,
     probability: bool = False,
     threads: int = 1,
@@ -229,6 +276,7 @@ def masks_from_logits(
         frame=frame,
         crop=crop,
         out=out,
+        interpolation=interpolation,
         threshold=threshold,
         probability=probability,
         threads=threads,
@@ -305,6 +353,12 @@ def mask_polygons(mask: NDArray[np.bool_]) -> list[list[NDArray[np.float64]]]:
     the screen, holes anticlockwise. Filling by the even-odd rule gives the mask back exactly.
     """
     return _native.mask_polygons(mask)
+
+
+def release_memory() -> None:
+    """Free the memory of past tensors that is kept for the next ones; see :func:`preprocess`."""
+    if _NAME in sys.modules:
+        _native.release_memory()
 
 
 def _triple(values: Sequence[float] | None) -> tuple[float, float, float] | None:

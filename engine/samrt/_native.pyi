@@ -2,7 +2,7 @@ from numpy import bool_, float16, float32, float64, int32, int64, uint8, uint32
 from numpy.typing import NDArray
 
 def resize(
-    image: NDArray[uint8], size: tuple[int, int], interpolation: str, threads: int
+    image: NDArray[uint8], size: tuple[int, int], interpolation: str, rounding: str, threads: int
 ) -> NDArray[uint8]: ...
 def preprocess(
     image: NDArray[uint8],
@@ -10,6 +10,9 @@ def preprocess(
     out_size: tuple[int, int],
     resized: tuple[int, int],
     interpolation: str,
+    rounding: str,
+    via: list[tuple[int, int]],
+    divisor: float,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
     scale: float,
@@ -27,6 +30,9 @@ def preprocess_window(
     out_size: tuple[int, int],
     resized: tuple[int, int],
     interpolation: str,
+    rounding: str,
+    via: list[tuple[int, int]],
+    divisor: float,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
     scale: float,
@@ -43,6 +49,7 @@ def upscale_logits(
     frame: tuple[int, int],
     crop: tuple[int, int],
     out: tuple[int, int],
+    interpolation: str,
     threads: int,
 ) -> NDArray[float32]: ...
 def masks_from_logits(
@@ -51,6 +58,7 @@ def masks_from_logits(
     frame: tuple[int, int],
     crop: tuple[int, int],
     out: tuple[int, int],
+    interpolation: str,
     threshold: float,
     probability: bool,
     threads: int,
@@ -68,3 +76,5 @@ def remove_small_regions(
 def mask_polygons(mask: NDArray[bool_]) -> list[list[NDArray[float64]]]: ...
 def instruction_set() -> str: ...
 def select_instruction_set(name: str) -> str: ...
+def release_memory() -> None: ...
+def kept_memory() -> int: ...

@@ -9,6 +9,7 @@ sibling folder that is renamed when it is complete and has passed the same check
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from samrt.errors import BundleError, ModelNotFoundError, OptionError, OutputError
-from samrt.manifest import Artifact, Manifest, parse_manifest
+from samrt.manifest import Manifest, parse_manifest
+from samrt.manifest_artifacts import Artifact, DataFile
 
 __all__ = ["Bundle", "available_models", "find_model", "write_bundle"]
 
@@ -92,7 +94,7 @@ class Bundle:
     def sha256(self) -> str:
         """Hex digest that changes with any model file and with any rule of the manifest."""
         m = self.manifest
-        files = sorted((a.role, a.precision, a.sha256) for a in m.artifacts)
+        files = sorted(_fingerprint(a) for a in m.artifacts)
         text = repr((m.name, m.variant, m.input, m.prompts, m.output, files))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -130,15 +132,16 @@ class Bundle:
         )
 
     def file_of(self, artifact: Artifact) -> Path:
-        """Path of an artifact's file inside the bundle folder."""
+        """Path of an artifact's model file; its data files lie where that file expects them."""
         return self.path / artifact.file
 
     def _check_files(self, hash_below: int | None) -> None:
         found = []
         for artifact in self.manifest.artifacts:
-            problem = _file_problem(self.path, artifact, hash_below)
-            if problem:
-                found.append(problem)
+            for item in artifact.all_files:
+                problem = _file_problem(self.path, item, hash_below)
+                if problem:
+                    found.append(problem)
         if found:
             raise BundleError(
                 f"model bundle {self.path} is damaged: {'; '.join(found)}; install it again"
@@ -162,7 +165,15 @@ def _read_manifest(folder: Path) -> Manifest:
     return parse_manifest(document, where=str(path))
 
 
-def _file_problem(folder: Path, artifact: Artifact, hash_below: int | None) -> str | None:
+def _fingerprint(artifact: Artifact) -> tuple[str | tuple[str, str], ...]:
+    """What of an artifact enters the bundle's digest; data files only where there are some."""
+    data = tuple(sorted((item.file, item.sha256) for item in artifact.data))
+    return (artifact.role, artifact.precision, artifact.sha256, *data)
+
+
+def _file_problem(
+    folder: Path, artifact: Artifact | DataFile, hash_below: int | None
+) -> str | None:
     path = folder / artifact.file
     try:
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -239,14 +250,20 @@ def write_bundle(
     files: Mapping[str, bytes | PathLike[str]],
     *,
     overwrite: bool = False,
+    move: bool = False,
 ) -> Bundle:
     """Write a bundle folder completely, or leave everything as it was.
 
     Args:
         path: the folder to create; its name should end in ``.samrt``.
-        manifest: the JSON document. ``bytes`` and ``sha256`` of the artifacts are filled in.
-        files: content (bytes) or source path for each ``artifacts[].file``.
+        manifest: the JSON document. ``bytes`` and ``sha256`` of the artifacts and of their data
+            files are filled in.
+        files: content (bytes) or source path for each ``artifacts[].file`` and each
+            ``artifacts[].data[].file``.
         overwrite: replace an existing bundle.
+        move: take the source files over instead of copying them: a rename where they lie on
+            the same file system, else a copy of which the source is removed when the bundle
+            stands. If writing fails the sources are where they were.
 
     Raises:
         OutputError: ``path`` exists and ``overwrite`` is false or it is not a bundle; or it
@@ -257,18 +274,24 @@ def write_bundle(
     _check_target(target, overwrite)
     document = json.loads(json.dumps(manifest))
     temporary: Path | None = None
+    taken: list[tuple[Path, Path]] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         temporary.chmod(0o755)
-        _fill(temporary, document, files)
+        _fill(temporary, document, files, taken if move else None)
         Bundle.open(temporary, verify="full")
         _put_in_place(temporary, target)
+        _forget_sources(files if move else {}, taken)
+        taken.clear()
     except OSError as exc:
         if isinstance(exc, OutputError):
             raise
         raise OutputError(f"cannot write bundle {target}: {exc.strerror or exc}") from exc
     finally:
+        for source, destination in reversed(taken):
+            if destination.exists():
+                destination.rename(source)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return Bundle.open(target)
@@ -284,11 +307,14 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 def _fill(
-    folder: Path, document: dict[str, Any], files: Mapping[str, bytes | PathLike[str]]
+    folder: Path,
+    document: dict[str, Any],
+    files: Mapping[str, bytes | PathLike[str]],
+    taken: list[tuple[Path, Path]] | None,
 ) -> None:
-    artifacts = document.get("artifacts") if isinstance(document, dict) else None
-    entries = [a for a in artifacts or [] if isinstance(a, dict)]
-    named = {str(a.get("file")) for a in entries}
+    """Put all files and the completed manifest into ``folder``; ``taken`` records renames."""
+    entries = _file_entries(document)
+    named = {str(entry.get("file")) for entry in entries}
     if named != set(files):
         lacking, extra = sorted(named - set(files)), sorted(set(files) - named)
         raise BundleError(f"artifacts and files differ: no content for {lacking}, unused {extra}")
@@ -297,16 +323,55 @@ def _fill(
         destination = folder / name
         if not destination.resolve().is_relative_to(folder.resolve()):
             raise BundleError(f"artifact file {name!r} lies outside the bundle")
+        if destination.exists():
+            raise BundleError(f"artifact file {name!r}: name used twice")
         destination.parent.mkdir(parents=True, exist_ok=True)
         content = files[name]
         if isinstance(content, bytes):
             destination.write_bytes(content)
         else:
-            shutil.copyfile(content, destination)
+            _bring(Path(content), destination, taken)
         entry["bytes"] = destination.stat().st_size
         entry["sha256"] = sha256_of(destination)
     text = json.dumps(document, indent=2, ensure_ascii=False)
     (folder / MANIFEST_NAME).write_text(f"{text}\n", "utf-8")
+
+
+def _file_entries(document: object) -> list[dict[str, Any]]:
+    """The artifacts of a manifest not yet checked, each followed by its data files."""
+    artifacts = document.get("artifacts") if isinstance(document, dict) else None
+    entries: list[dict[str, Any]] = []
+    for artifact in artifacts if isinstance(artifacts, list) else []:
+        if isinstance(artifact, dict):
+            data = artifact.get("data")
+            items = data if isinstance(data, list) else []
+            entries += [artifact, *(item for item in items if isinstance(item, dict))]
+    return entries
+
+
+def _bring(source: Path, destination: Path, taken: list[tuple[Path, Path]] | None) -> None:
+    """Rename ``source`` if ``taken`` is a list and the file system allows it, else copy it."""
+    if taken is not None and source.is_file() and not source.is_symlink():
+        try:
+            source.rename(destination)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+        else:
+            taken.append((source, destination))
+            return
+    shutil.copyfile(source, destination)
+
+
+def _forget_sources(
+    files: Mapping[str, bytes | PathLike[str]], taken: list[tuple[Path, Path]]
+) -> None:
+    """Remove sources that had to be copied although they were to be moved."""
+    renamed = {source for source, _ in taken}
+    for content in files.values():
+        if not isinstance(content, bytes) and Path(content) not in renamed:
+            with contextlib.suppress(OSError):
+                Path(content).unlink()
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "BundleError",
+    "DownloadError",
     "ImageError",
     "KernelError",
     "ModelNotFoundError",
@@ -19,6 +20,7 @@ __all__ = [
     "OutputError",
     "PromptError",
     "SamrtError",
+    "VerificationError",
 ]
 
 
@@ -50,8 +52,16 @@ class KernelError(SamrtError, ImportError):
     """The C++ extension of samrt is missing or cannot be loaded."""
 
 
+class VerificationError(SamrtError, ValueError):
+    """An engine does not compute what the model that it was made from does."""
+
+
 class OutputError(SamrtError, OSError):
     """A result cannot be written: the file exists, the folder is missing or not writable."""
+
+
+class DownloadError(SamrtError, OSError):
+    """A checkpoint cannot be downloaded: no network, another file than expected, broken off."""
 
 
 class ModelNotFoundError(SamrtError, LookupError):

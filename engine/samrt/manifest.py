@@ -8,15 +8,14 @@ contradictions, and reports all problems at once.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import PurePosixPath
 from typing import Any
 
 from samrt.errors import BundleError
+from samrt.manifest_artifacts import Artifact, TensorSpec, artifact_problems, read_artifact
 from samrt.schema import problems as schema_problems
 
 __all__ = [
@@ -32,20 +31,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 _SHOWN = 8
-_EXACT = ("point_coords", "point_labels")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Name, dtype and shape of one model input or output; a string in a shape is a free size."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-    def __str__(self) -> str:
-        sizes = ", ".join(str(size) for size in self.shape)
-        return f"{self.name} {self.dtype}[{sizes}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +95,6 @@ class OutputSpec:
     resize_interpolation: str
     stability_offset: float
     single_mask: str = "index"
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """One model file of a bundle; ``file`` is relative to the bundle folder."""
-
-    role: str
-    file: str
-    format: str
-    precision: str
-    opset: int | None
-    bytes: int
-    sha256: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +168,7 @@ def _build(doc: Mapping[str, Any]) -> Manifest:
         input=_input(doc["input"]),
         prompts=_prompts(doc["prompts"]),
         output=_output(doc["output"]),
-        artifacts=tuple(_artifact(item) for item in doc["artifacts"]),
+        artifacts=tuple(read_artifact(item) for item in doc["artifacts"]),
         source=dict(doc["source"]),
         producer=dict(doc["producer"]),
         calibration=doc.get("calibration"),
@@ -256,23 +226,6 @@ def _output(doc: Mapping[str, Any]) -> OutputSpec:
     )
 
 
-def _artifact(doc: Mapping[str, Any]) -> Artifact:
-    def specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in items)
-
-    return Artifact(
-        role=doc["role"],
-        file=doc["file"],
-        format=doc["format"],
-        precision=doc["precision"],
-        opset=doc.get("opset"),
-        bytes=doc["bytes"],
-        sha256=doc["sha256"],
-        inputs=specs(doc["inputs"]),
-        outputs=specs(doc["outputs"]),
-    )
-
-
 def _contradictions(manifest: Manifest, doc: Mapping[str, Any]) -> Sequence[str]:
     found: list[str] = []
     spec, out = manifest.input, manifest.output
@@ -291,105 +244,5 @@ def _contradictions(manifest: Manifest, doc: Mapping[str, Any]) -> Sequence[str]
             found.append(f"output: mask index {index} with num_masks {out.num_masks}")
     if out.threshold_space == "probability" and not 0.0 <= out.threshold <= 1.0:
         found.append(f"output.threshold: {out.threshold} is not a probability")
-    found += _file_problems(manifest)
-    found += _role_problems(manifest)
+    found += artifact_problems(manifest)
     return found
-
-
-def _file_problems(manifest: Manifest) -> list[str]:
-    found = []
-    seen: set[str] = set()
-    for artifact in manifest.artifacts:
-        name = artifact.file
-        parts = PurePosixPath(name).parts
-        if re.search(r"[\\:\x00]", name) or name.startswith("/") or ".." in parts:
-            found.append(f"artifact file {name!r}: must be a relative path inside the bundle")
-        elif PurePosixPath(name).name == "manifest.json" or name in seen:
-            found.append(f"artifact file {name!r}: name used twice")
-        seen.add(name)
-    return found
-
-
-def _role_problems(manifest: Manifest) -> list[str]:
-    by_role: dict[str, list[Artifact]] = {"encoder": [], "decoder": []}
-    for artifact in manifest.artifacts:
-        by_role[artifact.role].append(artifact)
-    found = []
-    for role, items in by_role.items():
-        precisions = [item.precision for item in items]
-        if not items:
-            found.append(f"artifacts: no {role}")
-        found += [f"artifacts: {p} {role} listed twice" for p in _repeated(precisions)]
-        for item in items:
-            for side, specs in (("input", item.inputs), ("output", item.outputs)):
-                names = [spec.name for spec in specs]
-                found += [f"{item.file}: {side} {n!r} listed twice" for n in _repeated(names)]
-    if not any(a.precision == manifest.precision for a in by_role["encoder"]):
-        found.append(f"precision: no encoder of precision {manifest.precision}")
-    for encoder in by_role["encoder"]:
-        found += _encoder_problems(encoder, manifest.input)
-        for decoder in by_role["decoder"]:
-            found += _decoder_problems(encoder, decoder, manifest)
-    return list(dict.fromkeys(found))
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
-
-
-def _encoder_problems(encoder: Artifact, spec: InputSpec) -> list[str]:
-    want = TensorSpec("image", spec.dtype, (1, 3, *spec.size))
-    if encoder.inputs != (want,):
-        got = ", ".join(str(item) for item in encoder.inputs)
-        return [f"{encoder.file}: inputs are ({got}), expected ({want})"]
-    free = [spec for spec in encoder.outputs if any(isinstance(s, str) for s in spec.shape)]
-    return [f"{encoder.file}: output {spec} must have fixed sizes" for spec in free]
-
-
-def _decoder_problems(encoder: Artifact, decoder: Artifact, manifest: Manifest) -> list[str]:
-    out, prompts = manifest.output, manifest.prompts
-    low = out.low_res_size
-    wanted: dict[str, tuple[int | str, ...]] = {
-        "point_coords": ("N", "P", 2),
-        "point_labels": ("N", "P"),
-    }
-    if prompts.mask:
-        wanted["mask_input"] = ("N", 1, *low)
-        wanted["has_mask_input"] = ("N",)
-    wanted.update({spec.name: spec.shape for spec in encoder.outputs})
-    results: dict[str, tuple[int | str, ...]] = {
-        "low_res_masks": ("N", out.num_masks, *low),
-        "iou_predictions": ("N", out.num_masks),
-    }
-    found = []
-    for side, specs, expected in (
-        ("input", decoder.inputs, wanted),
-        ("output", decoder.outputs, results),
-    ):
-        have = {spec.name: spec for spec in specs}
-        for name, shape in expected.items():
-            if name not in have:
-                found.append(f"{decoder.file}: {side} {name!r} missing")
-            elif not _fits(have[name].shape, shape) or not _dtype_fits(have[name]):
-                dtype = have[name].dtype if _dtype_fits(have[name]) else "float32"
-                want = TensorSpec(name, dtype, shape)
-                found.append(f"{decoder.file}: {side} {have[name]} should be {want}")
-        if side == "input":
-            extra = sorted(set(have) - set(expected))
-            found += [f"{decoder.file}: input {name!r} is not known" for name in extra]
-    return found
-
-
-def _dtype_fits(spec: TensorSpec) -> bool:
-    """Coordinates need float32: half precision cannot tell half pixels of a 1024-pixel frame."""
-    return spec.dtype == "float32" or (spec.dtype == "float16" and spec.name not in _EXACT)
-
-
-def _fits(shape: tuple[int | str, ...], wanted: tuple[int | str, ...]) -> bool:
-    """Whether free sizes are free where they must be and all other sizes agree."""
-    if len(shape) != len(wanted):
-        return False
-    pairs = zip(shape, wanted, strict=True)
-    return all(
-        isinstance(got, str) if isinstance(want, str) else got == want for got, want in pairs
-    )

@@ -14,6 +14,7 @@ from samrt.backends.base import SessionOptions
 from samrt.decoding import check_prompts, decode_together, group_prompts, placement_of
 from samrt.errors import BundleError, ImageError, OptionError
 from samrt.geometry import place
+from samrt.manifest import Manifest
 from samrt.model import Model, ModelInfo, open_model
 from samrt.preprocess import DEFAULT_MAX_PIXELS, ImageSource, Window, load_image, preprocess
 from samrt.types import ImageEmbedding, Prediction, Prompt
@@ -76,6 +77,11 @@ class Predictor:
     def info(self) -> ModelInfo:
         """What was asked for and what is in use."""
         return self._model.info
+
+    @property
+    def manifest(self) -> Manifest:
+        """The rules of the model: its input, the prompts it takes, how masks are made."""
+        return self._model.bundle.manifest
 
     # -- values in, values out ---------------------------------------------------------------
 

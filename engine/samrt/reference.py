@@ -1,5 +1,7 @@
 """Every kernel of :mod:`samrt._kernels` in plain NumPy and Pillow.
 
+The rules of resizing are in :mod:`samrt.reference_resize`.
+
 The tests compare the kernels with these, the benchmarks time them against these, and this is
 where to read what a kernel means. Nothing falls back to them. Signatures are those of
 :mod:`samrt._kernels` without ``threads``; arguments are not checked.
@@ -13,7 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from samrt.reference_resize import resize, resize_floats, resize_window
 
 __all__ = [
     "connected_components",
@@ -36,95 +39,8 @@ __all__ = [
 Size = tuple[int, int]
 Array = NDArray[Any]
 
-_PILLOW = {
-    "bilinear_antialias": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
 
 # --- images -------------------------------------------------------------------------------
-
-
-def _vertical_first(before: Size, after: Size) -> bool:
-    """Whether Pillow (from 13.0 on) resizes the rows' direction last: each pass rounds."""
-    return after[0] < before[0] and before[0] - after[0] > 2 * (before[1] - after[1])
-
-
-def _pillow(image: Array, size: Size, interpolation: str) -> Array:
-    """Pillow's resize as two passes along one axis each, which every version does alike."""
-    height, width = size
-    first = (height, image.shape[1])
-    if not _vertical_first((image.shape[0], image.shape[1]), size):
-        first = (image.shape[0], width)
-    picture = Image.fromarray(image)
-    for h, w in (first, size):
-        picture = picture.resize((w, h), _PILLOW[interpolation])
-    return np.array(picture)
-
-
-def _overlap_matrix(before: int, after: int) -> Array:
-    """Rows of weights: how much of each input sample an output sample covers."""
-    edges = np.arange(after + 1) * (1 / (after / before))
-    samples = np.arange(before)
-    right = np.minimum(edges[1:, None], samples + 1)
-    weights = np.clip(right - np.maximum(edges[:-1, None], samples), 0, None)
-    weights[weights <= 1e-3] = 0  # as OpenCV
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-def _two_sample_matrix(before: int, after: int, area: bool) -> Array:
-    """Linear interpolation, at half-pixel centres or in the way of INTER_AREA when growing."""
-    i, scale = np.arange(after), 1 / (after / before)
-    if area:
-        left = np.floor(i * scale).astype(int)
-        share = (i + 1) - (left + 1) * (after / before)
-        share = np.where(share <= 0, 0, share - np.floor(share))
-    else:
-        position = (i + 0.5) * scale - 0.5
-        left = np.floor(position).astype(int)
-        share = position - left
-    share = np.where((left < 0) | (left >= before - 1), 0, share)
-    left = np.clip(left, 0, before - 1)
-    weights = np.zeros((after, before))
-    weights[i, left] = 1 - share
-    weights[i, np.minimum(left + 1, before - 1)] += share
-    return weights
-
-
-def resize_exactly(image: Array, size: Size, interpolation: str) -> NDArray[np.float64]:
-    """``area`` and ``bilinear`` in float64, not rounded."""
-    before, after = image.shape[:2], size
-    if interpolation == "area" and after[0] <= before[0] and after[1] <= before[1]:
-        rows, columns = (_overlap_matrix(b, a) for b, a in zip(before, after, strict=True))
-    else:
-        rows, columns = (
-            _two_sample_matrix(b, a, interpolation == "area")
-            for b, a in zip(before, after, strict=True)
-        )
-    values = image.astype(np.float64)
-    return np.asarray(np.einsum("yi,ij...,xj->yx...", rows, values, columns, optimize=True))
-
-
-def _nearest(image: Array, size: Size) -> Array:
-    rows, columns = (
-        np.minimum((np.arange(a) * (1 / (a / b))).astype(int), b - 1)
-        for b, a in zip(image.shape[:2], size, strict=True)
-    )
-    return np.asarray(image[rows[:, None], columns[None]])
-
-
-def resize(image: Array, size: Size, interpolation: str) -> NDArray[np.uint8]:
-    """See :func:`samrt._kernels.resize`."""
-    values = image
-    if image.shape[:2] == tuple(size):
-        values = image.copy()
-    elif interpolation == "nearest":
-        values = _nearest(image, size)
-    elif interpolation in _PILLOW:
-        values = _pillow(image, size, interpolation)
-    else:
-        values = np.clip(np.rint(resize_exactly(image, size, interpolation)), 0, 255)
-    return np.asarray(values, np.uint8)
 
 
 def _tensor(
@@ -136,13 +52,15 @@ def _tensor(
     min_max: bool,
     pad_value: float,
     pad_before: bool,
+    divisor: float,
     out_dtype: str,
 ) -> Array:
     """Normalise and pad (3, h, w) to (1, 3, S_h, S_w)."""
     planes = planes.astype(np.float32)
     right_bottom = [(0, 0)] + [(0, s - n) for s, n in zip(out_size, planes.shape[1:], strict=True)]
     if pad_before:
-        planes = np.pad(planes, right_bottom, constant_values=np.float32(pad_value))
+        value = np.float32(pad_value) / np.float32(divisor)
+        planes = np.pad(planes, right_bottom, constant_values=value)
     if min_max:
         low, high = planes.min(), planes.max()
         planes = (planes - low) / np.maximum(high - low, np.float32(1e-8))
@@ -161,6 +79,9 @@ def preprocess(
     out_size: Size,
     resized: Size,
     interpolation: str,
+    rounding: str = "nearest",
+    via: Sequence[Size] = (),
+    divisor: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     scale: float = 1.0,
@@ -171,13 +92,20 @@ def preprocess(
     out_dtype: str = "float32",
 ) -> Array:
     """See :func:`samrt._kernels.preprocess`."""
-    small = resize(image, resized, interpolation)
+    if image.ndim == 2 and interpolation == "bspline_antialias":
+        image = np.repeat(image[..., None], 3, axis=2)
+    if rounding == "none":
+        values = image.astype(np.float32) / np.float32(divisor)
+        small = resize_floats(values, resized, interpolation, via)
+    else:
+        small = resize(image, resized, interpolation, rounding).astype(np.float32)
+        small = small / np.float32(divisor)
     if small.ndim == 2:
         small = np.repeat(small[..., None], 3, axis=2)
     if bgr:
         small = small[..., ::-1]
-    planes = small.transpose(2, 0, 1)
-    return _tensor(planes, out_size, mean, std, scale, min_max, pad_value, pad_before, out_dtype)
+    rules = (out_size, mean, std, scale, min_max, pad_value, pad_before, divisor, out_dtype)
+    return _tensor(small.transpose(2, 0, 1), *rules)
 
 
 def _window(image: Array, low: float, high: float) -> Array:
@@ -192,6 +120,9 @@ def preprocess_window(
     out_size: Size,
     resized: Size,
     interpolation: str,
+    rounding: str = "nearest",
+    via: Sequence[Size] = (),
+    divisor: float = 1.0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     scale: float = 1.0,
@@ -201,15 +132,17 @@ def preprocess_window(
     out_dtype: str = "float32",
 ) -> Array:
     """See :func:`samrt._kernels.preprocess_window`."""
-    values = _window(image, *window).astype(np.float32)
-    if interpolation == "nearest":
-        values = _nearest(values, resized)
-    elif interpolation in _PILLOW:
-        values = _pillow(values, resized, interpolation)
+    values = _window(image, *window).astype(np.float32) / np.float32(divisor)
+    if interpolation == "bspline_antialias":
+        values = np.repeat(values[..., None], 3, axis=2)
+    if rounding == "none":
+        values = resize_floats(values, resized, interpolation, via)
     else:
-        values = resize_exactly(values, resized, interpolation).astype(np.float32)
-    planes = np.repeat(values[None], 3, axis=0)
-    return _tensor(planes, out_size, mean, std, scale, min_max, pad_value, pad_before, out_dtype)
+        values = resize_window(values, resized, interpolation)
+    if values.ndim == 2:
+        values = np.repeat(values[..., None], 3, axis=2)
+    rules = (out_size, mean, std, scale, min_max, pad_value, pad_before, divisor, out_dtype)
+    return _tensor(values.transpose(2, 0, 1), *rules)
 
 
 def window_to_uint8(image: Array, lo: float, hi: float) -> NDArray[np.uint8]:
@@ -220,26 +153,67 @@ def window_to_uint8(image: Array, lo: float, hi: float) -> NDArray[np.uint8]:
 # --- logits -------------------------------------------------------------------------------
 
 
-def _bilinear(values: Array, axis: int, size: int) -> Array:
-    """PyTorch's bilinear interpolation along one axis, ``align_corners=False``."""
-    before = values.shape[axis]
+def _positions(before: int, size: int) -> Array:
+    """PyTorch's source positions in float32, ``align_corners=False``."""
     scale = np.float64(np.float32(before) / np.float32(size))
-    position = np.maximum(scale * (np.arange(size) + 0.5) - 0.5, 0).astype(np.float32)
-    left = np.minimum(position.astype(int), before - 1)
+    return np.asarray(scale * (np.arange(size) + 0.5) - 0.5, np.float32)
+
+
+def _step(values: Array, axis: int, size: int, interpolation: str) -> Array:
+    """PyTorch's interpolation along one axis: ``bilinear``, ``bicubic`` or ``nearest``."""
+    before = values.shape[axis]
+    position = _positions(before, size)
+    if interpolation == "nearest":
+        scale = np.float32(before) / np.float32(size)
+        left = np.floor(np.arange(size).astype(np.float32) * scale).astype(int)
+        return np.take(values, np.minimum(left, before - 1), axis)
+    if interpolation == "bilinear":
+        position = np.maximum(position, 0)
+        left = np.minimum(position.astype(int), before - 1)
+        share = np.clip(position - left, 0, 1).astype(np.float32)
+        samples, weights = [left, left + 1], [1 - share, share]
+    else:
+        left = np.floor(position).astype(int)
+        x = (position - left).astype(np.float32)
+        samples, weights = [left - 1, left, left + 1, left + 2], _cubic_weights(x)
     shape = [1] * values.ndim
     shape[axis] = size
-    share = np.clip(position - left, 0, 1).astype(np.float32).reshape(shape)
-    right = np.minimum(left + 1, before - 1)
-    a, b = np.take(values, left, axis), np.take(values, right, axis)
-    return np.asarray((1 - share) * a + share * b)
+    return sum(
+        w.reshape(shape) * np.take(values, np.clip(k, 0, before - 1), axis)
+        for k, w in zip(samples, weights, strict=True)
+    )
+
+
+def _cubic_weights(x: Array) -> list[Array]:
+    """Keys' cubic with a = -0.75 at the distances 1 + x, x, 1 - x and 2 - x."""
+    a = np.float32(-0.75)
+
+    def near(d: Array) -> Array:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Array) -> Array:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return [far(x + 1), near(x), near(1 - x), far(2 - x)]
 
 
 def upscale_logits(
-    logits: NDArray[np.float32], *, frame: Size, crop: Size, out: Size
+    logits: NDArray[np.float32],
+    *,
+    frame: Size,
+    crop: Size,
+    out: Size,
+    interpolation: str = "bilinear",
 ) -> NDArray[np.float32]:
     """See :func:`samrt._kernels.upscale_logits`."""
-    values = _bilinear(_bilinear(logits, 1, frame[0]), 2, frame[1])[:, : crop[0], : crop[1]]
-    return _bilinear(_bilinear(values, 1, out[0]), 2, out[1]).astype(np.float32)
+    values: Array = logits
+    if interpolation != "bicubic":
+        for axis in (1, 2):
+            values = _step(values, axis, frame[axis - 1], interpolation)
+    values = values[:, : crop[0], : crop[1]]
+    for axis in (1, 2):
+        values = _step(values, axis, out[axis - 1], interpolation)
+    return np.asarray(values, np.float32)
 
 
 def masks_from_logits(
@@ -248,6 +222,7 @@ def masks_from_logits(
     frame: Size,
     crop: Size,
     out: Size,
+    interpolation: str = "bilinear",
     threshold: float = 0.0,
     probability: bool = False,
 ) -> NDArray[np.bool_]:
@@ -255,7 +230,8 @@ def masks_from_logits(
     if probability:
         with np.errstate(over="ignore"):
             logits = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    return np.asarray(upscale_logits(logits, frame=frame, crop=crop, out=out) > threshold)
+    sizes: dict[str, Any] = {"frame": frame, "crop": crop, "out": out}
+    return np.asarray(upscale_logits(logits, interpolation=interpolation, **sizes) > threshold)
 
 
 def stability(

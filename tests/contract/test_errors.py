@@ -20,6 +20,7 @@ BUILTINS = {
     "KernelError": ImportError,
     "ModelNotFoundError": LookupError,
     "OutputError": OSError,
+    "DownloadError": OSError,
 }
 CLASSES = {
     name: value

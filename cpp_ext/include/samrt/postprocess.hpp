@@ -3,13 +3,25 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace samrt {
 
-// Two bilinear steps (pixel centres at half positions, no antialiasing): the low-resolution map
-// is resized to the frame, cropped to its top left crop_height x crop_width, and resized to
-// out_height x out_width. Neither intermediate map is ever built.
+// PyTorch's interpolate(align_corners=False) without antialias.
+enum class Upscaling {
+    kBilinear,
+    kBicubic,  // a = -0.75; one step alone
+    kNearest,  // sample floor(i * in / out)
+};
+
+// Throws std::invalid_argument that lists the names when `name` is none of them.
+Upscaling parse_upscaling(const std::string& name);
+
+// Two steps: the low-resolution map is resized to the frame, cropped to its top left crop_height
+// x crop_width, and resized to out_height x out_width. Neither intermediate map is ever built.
+// kBicubic wants the frame to have the size of the low-resolution map.
 struct MaskPlan {
+    Upscaling interpolation = Upscaling::kBilinear;
     int count = 0;  // masks
     int low_height = 0, low_width = 0;
     int frame_height = 0, frame_width = 0;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "samrt/resample.hpp"
 
@@ -11,6 +13,9 @@ struct PreprocessPlan {
     int frame_height = 0, frame_width = 0;  // of the tensor
     int height = 0, width = 0;              // of the resized image, at the frame's top left
     Interpolation interpolation = Interpolation::kBilinearAntialias;
+    Rounding rounding = Rounding::kNearest;
+    std::vector<std::pair<int, int>> via;  // sizes on the way to that one; splines alone
+    float divisor = 1;                     // of all samples, before anything else is done
     bool min_max = false;  // normalise with the smallest and largest resized sample instead
     float mean[3] = {0, 0, 0};  // in the order of the tensor's planes
     float std[3] = {1, 1, 1};
@@ -21,7 +26,9 @@ struct PreprocessPlan {
     bool half = false;        // IEEE half instead of float
 };
 
-// `target`: 3 * frame_height * frame_width floats or halves.
+// `target`: 3 * frame_height * frame_width floats or halves. Where samples are rounded they are
+// divided after the resize, otherwise before it. kBsplineAntialias takes a grey image as three
+// equal channels. Throws std::invalid_argument for combinations that do not exist.
 void preprocess(const ByteImage& image, const PreprocessPlan& plan, int threads, void* target);
 
 enum class Sample { kUint16, kInt16, kFloat32 };
@@ -34,7 +41,8 @@ struct WindowedImage {
     double low = 0, high = 1;
 };
 
-// The same without rounding to 8 bits anywhere: window, resize in float, normalise.
+// The same without rounding to 8 bits anywhere: window, divide, resize in float, normalise.
+// plan.rounding decides on nothing but the arithmetic: see FloatResizer.
 void preprocess_window(const WindowedImage& image, const PreprocessPlan& plan, int threads,
                        void* target);
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "samrt/taps.hpp"
@@ -36,11 +38,13 @@ public:
     struct Scratch {
         std::vector<float> input, block, resized, rows;
         std::vector<const float*> taps;
+        std::vector<float> weights;
         int first = 0;
     };
 
+    // No splines. `exact` asks for PyTorch's arithmetic where it has the kind: make_fused_taps.
     FloatResizer(int in_height, int in_width, int channels, int height, int width,
-                 Interpolation kind, Load load);
+                 Interpolation kind, bool exact, Load load);
 
     int strip_rows() const;
     void prepare(int from, int to, Scratch& scratch) const;
@@ -48,9 +52,12 @@ public:
 
 private:
     int channels_;
+    int reach_ = 0;  // samples of an input row that the taps read, copies of the last included
     FloatTaps x_, y_;
     Load load_;
 };
+
+class AreaResizer;
 
 class ByteResizer {
 public:
@@ -58,11 +65,12 @@ public:
         FloatResizer::Scratch floats;
         std::vector<float> float_row;
         std::vector<std::uint8_t> rows, padded;
+        std::vector<std::int32_t> sums;
         std::vector<const std::uint8_t*> taps;
         int first = 0;
     };
 
-    // An image that already has the size is passed through whatever the kind.
+    // No splines. An image that already has the size is passed through whatever the kind.
     ByteResizer(const ByteImage& source, int height, int width, Interpolation kind);
 
     int height() const { return height_; }
@@ -77,7 +85,7 @@ public:
     const std::uint8_t* row(int y, Scratch& scratch, std::uint8_t* buffer) const;
 
 private:
-    enum class Method { kCopy, kFixed, kFloat, kNearest };
+    enum class Method { kCopy, kFixed, kFloat, kArea, kNearest };
 
     void resample_rows(int from, int to, Scratch& scratch) const;
     void vertical_row(int y, const std::uint8_t* rows, std::size_t stride, int first,
@@ -90,13 +98,21 @@ private:
     FixedTaps x_, y_;
     FloatTaps nearest_x_, nearest_y_;
     std::vector<FloatResizer> floats_;  // one when the method is kFloat
+    std::shared_ptr<const AreaResizer> area_;  // when the method is kArea
 };
 
 // Rows per unit of parallel work: the resizer's strip, less if the threads would run dry.
 int balanced_strip(int strip, int rows, int threads);
 
-// `target` holds height * width * channels bytes.
-void resize(const ByteImage& source, int height, int width, Interpolation kind, int threads,
-            std::uint8_t* target);
+// Splines alone: whole images, as their coefficients depend on every sample. `via` lists sizes
+// that the image takes on the way, in float32. The result is never rounded.
+std::vector<float> spline_floats(int in_height, int in_width, int channels, int height, int width,
+                                 const std::vector<std::pair<int, int>>& via, Interpolation kind,
+                                 const FloatResizer::Load& load, int threads);
+
+// `target` holds height * width * channels bytes. Rounding::kTruncate is for splines alone and
+// kNone for none; both throw std::invalid_argument.
+void resize(const ByteImage& source, int height, int width, Interpolation kind, Rounding rounding,
+            int threads, std::uint8_t* target);
 
 }  // namespace samrt

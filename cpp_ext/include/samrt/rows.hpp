@@ -25,6 +25,8 @@ constexpr int kRowsAtOnce = 4;
 constexpr std::size_t kRowSlack = 16;
 // Most samples of one axis that make one output sample of a two-step bilinear resize.
 constexpr int kStencil = 4;
+// Samples of one axis that a cubic B-spline is made of.
+constexpr int kSpline = 4;
 
 struct RowKernels {
     const char* name;
@@ -46,6 +48,8 @@ struct RowKernels {
     void (*normalize_rgb)(const std::uint8_t* source, std::size_t n, const Norm* norm,
                           float* const* target);
     void (*normalize_float)(const float* source, std::size_t n, const Norm& norm, float* target);
+    void (*normalize_float_rgb)(const float* source, std::size_t n, const Norm* norm,
+                                float* const* target);
     void (*float_to_half)(const float* source, std::size_t n, std::uint16_t* target);
     // Round to nearest, ties to even, then clip to [0, 255].
     void (*float_to_byte)(const float* source, std::size_t n, std::uint8_t* target);
@@ -58,6 +62,9 @@ struct RowKernels {
     // Float resampling along x of a block with `channels` interleaved samples per pixel.
     void (*resample_block)(const FloatTaps& taps, int channels, const float* source,
                            float* target);
+    // The same where taps.fused.
+    void (*resample_block_fused)(const FloatTaps& taps, int channels, const float* source,
+                                 float* target);
     // Column i of the target block is the sum over k < taps of
     // weight[kStencil * i + k] * column index[kStencil * i + k] of the source block.
     void (*stencil_block)(const float* source, const std::int32_t* index, const float* weight,
@@ -67,11 +74,23 @@ struct RowKernels {
     // target[i] = weight[0] * rows[0][i] + weight[1] * rows[1][i] + ... from the left.
     void (*blend)(const float* const* rows, const float* weight, int taps, std::size_t n,
                   float* target);
+    // The same with fused products: see FloatTaps.
+    void (*blend_fused)(const float* const* rows, const float* weight, int taps, std::size_t n,
+                        float* target);
     // The same sum compared: target[i] = sum > threshold, 0 or 1. taps <= kStencil.
     void (*blend_above)(const float* const* rows, const float* weight, int taps, std::size_t n,
                         float threshold, std::uint8_t* target);
     // Smallest and largest of n >= 1 floats without NaN.
     void (*float_range)(const float* source, std::size_t n, float* low, float* high);
+
+    // Eight output rows of a cubic B-spline, all sums from the left in double precision. `source`
+    // is kSpline blocks of eight interleaved rows of `columns` pixels, already weighted along y;
+    // pixel i of the target block takes columns index[kSpline * i + b] with their weights. With
+    // `across`, kSpline weights, every product is then weighted across the three channels, which
+    // are mirrored at both ends: channel c takes the channels c - 1, c, c + 1 and c + 2.
+    void (*spline_block)(const double* source, std::size_t columns, int channels,
+                         const std::int32_t* index, const double* weight,
+                         const double* across, std::size_t n, double* target);
 };
 
 // The table in use: the best one that this processor runs, unless another was selected.

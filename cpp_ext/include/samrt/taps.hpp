@@ -13,10 +13,22 @@ enum class Interpolation {
     kArea,               // OpenCV's INTER_AREA
     kBilinear,           // two nearest samples, never widened: OpenCV's INTER_LINEAR
     kNearest,            // sample floor(i * in / out): OpenCV's INTER_NEAREST
+    kBsplineAntialias,   // Gaussian, then cubic B-spline at pixel centres: see spline.hpp
+    kBsplineCorners,     // cubic B-spline, corner samples onto corner samples: see spline.hpp
 };
+
+// What becomes of a resized sample before it is normalised.
+enum class Rounding {
+    kNearest,   // to 8 bits, as an image
+    kTruncate,  // to 8 bits, fractions dropped
+    kNone,      // stays a float
+};
+
+bool is_spline(Interpolation kind);
 
 // Throws std::invalid_argument that lists the names when `name` is none of them.
 Interpolation parse_interpolation(const std::string& name);
+Rounding parse_rounding(const std::string& name);
 
 // Output sample i is the sum over k < count[i] of weight[i * width + k] * input[first[i] + k].
 // Weights past count[i] are zero.
@@ -32,12 +44,22 @@ struct Taps {
     bool identity() const { return in_size == out_size; }
 };
 
-using FloatTaps = Taps<float>;
+struct FloatTaps : Taps<float> {
+    // The sum is one product, rounded, to which the others are added fused: each product and its
+    // sum rounded once. It starts with the first tap, or with the last if `backwards`.
+    bool fused = false;
+    bool backwards = false;
+};
 
 // `area_average` matters for kArea alone: true when neither axis grows. OpenCV falls back to a
 // kind of linear interpolation on both axes as soon as one of them grows.
 // kNearest gives one tap of weight one.
 FloatTaps make_float_taps(Interpolation kind, int in_size, int out_size, bool area_average);
+
+// kBilinear and kBilinearAntialias for float samples, with the weights and the order of sums of
+// PyTorch's interpolate(align_corners=False) without and with antialias. Taps may reach one
+// sample past the end, which stands for the last one.
+FloatTaps make_fused_taps(Interpolation kind, int in_size, int out_size);
 
 // Fixed-point weights with 22 fraction bits, as Pillow resamples 8-bit images.
 constexpr int kFractionBits = 22;

@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Sequence
 
 from samrt._version import __version__
-from samrt.cli import _numbers, infer, info, models, verify
+from samrt.cli import _numbers, export, infer, info, models, pull, verify
 from samrt.cli._report import flush
-from samrt.errors import SamrtError
+from samrt.errors import SamrtError, VerificationError
 
 __all__ = ["build_parser", "main"]
 
-_VERBS = (infer, info, models, verify)
+_VERBS = (infer, export, verify, models, pull, info)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(exit_.code or 0)
     except SamrtError as exc:
         print(f"samrt: error: {' '.join(str(exc).split())}", file=sys.stderr)
-        return 1
+        return 3 if isinstance(exc, VerificationError) else 1
     except KeyboardInterrupt:
         print("samrt: interrupted", file=sys.stderr)
         return 130

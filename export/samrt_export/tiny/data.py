@@ -53,10 +53,15 @@ def build_pool(
 
 
 class Pool:
-    """Random access to a folder written by `build_pool`; it may still be growing."""
+    """Random access to folders written by `build_pool`; they may still be growing.
 
-    def __init__(self, folder: Path) -> None:
+    A share `focus_share` of the draws comes from `focus`, if given.
+    """
+
+    def __init__(self, folder: Path, focus: Path | None = None, focus_share: float = 0.4) -> None:
         self.folder = folder
+        self.focus = Pool(focus) if focus else None
+        self.focus_share = focus_share
         self.files: list[Path] = []
         self.refresh()
 
@@ -64,9 +69,13 @@ class Pool:
         """Look for new files."""
         found = self.folder.glob("[0-9]*.npz")
         self.files = sorted(p for p in found if not p.name.endswith(".part.npz"))
+        if self.focus:
+            self.focus.refresh()
 
     def draw(self, rng: np.random.Generator) -> Sample:
-        """One sample, uniformly."""
+        """One sample, uniformly within its folder."""
+        if self.focus and rng.random() < self.focus_share:
+            return self.focus.draw(rng)
         if not self.files:
             raise FileNotFoundError(f"no samples in {self.folder}: run `samrt-export tiny pool`")
         path = self.files[int(rng.integers(len(self.files)))]

@@ -43,11 +43,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a run needs; `real` may be None (procedural images only)."""
+    """What a run needs; `focus` is a second pool that gets a share of the draws of its own.
+
+    `real` may be None (procedural images only).
+    """
 
     out: Path
     pool: Path
     phases: tuple[Phase, ...]
+    focus: Path | None = None
+    focus_share: float = 0.4
     real: Path | None = None
     real_share: float = 0.12
     seed: int = 0
@@ -168,7 +173,7 @@ def train(options: TrainOptions) -> Path:
             missing, unexpected = network.load_state_dict(state["average"], strict=False)
             print(f"starting anew: {missing}; left out: {unexpected}", flush=True)
     (options.out / "recipe.json").write_text(json.dumps(asdict(options), default=str, indent=1))
-    pool = Pool(options.pool)
+    pool = Pool(options.pool, options.focus, options.focus_share)
     real = RealImages(options.real) if options.real else None
     start, total = 0, sum(p.steps for p in options.phases)
     for phase in options.phases:

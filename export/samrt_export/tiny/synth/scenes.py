@@ -13,6 +13,7 @@ from .fields import F32, U8, Rng, chance, f32, smooth, u8, uni, warp_maps
 from .render import Scene
 from .scenes_cells import histology, membranes, noise_labels, nuclei, smear
 from .scenes_colour import lesions, vessels
+from .scenes_nested import bent, folds, pairs, rings, trees
 from .scenes_organs import body_slice, mr
 from .scenes_proj import bands, ultrasound, xray
 from .scenes_things import checker, soft_blobs, things
@@ -35,6 +36,11 @@ SCENES: dict[str, tuple[float, Callable[[Rng, int], Scene]]] = {
     "histology": (0.6, histology),
     "soft_blobs": (0.6, soft_blobs),
     "checker": (0.3, checker),
+    "rings": (1.0, rings),
+    "bent": (0.8, bent),
+    "pairs": (0.6, pairs),
+    "folds": (0.5, folds),
+    "trees": (1.2, trees),
 }
 
 

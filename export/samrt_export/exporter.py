@@ -1,0 +1,212 @@
+"""From a checkpoint to a bundle: read, identify, check every key, write graphs, prove, record."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from samrt._version import __version__
+from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
+from samrt.errors import OutputError, VerificationError
+from samrt.phantoms import phantom_cases
+from samrt.predictor import Predictor, load
+from samrt_export.graph import GraphBuilder
+from samrt_export.loading import Loaded, Size, Source, load_network, load_reference
+from samrt_export.manifests import artifact, document
+from samrt_export.reference_model import TorchModel
+from samrt_export.verify import VerificationRecord, compare, store_record
+
+__all__ = ["export", "load_network", "load_reference"]
+
+Progress = Callable[[str], None]
+HEAVY_PARAMETERS = 200_000_000
+
+
+def export(
+    source: Source,
+    out: str | PathLike[str],
+    *,
+    family: str | None = None,
+    base: Source | None = None,
+    lora_alpha: float | None = None,
+    name: str | None = None,
+    image_size: Size | None = None,
+    crop_padding: Size | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write the bundle of a checkpoint, and prove that it computes what the checkpoint does.
+
+    Args:
+        source: path of a checkpoint; or a state dict; or a module with SAM's parts, such as a
+            ``segment_anything`` ``Sam``.
+        out: the bundle folder to write, ``NAME.samrt``.
+        family: name of a family, where the keys fit several; ``None`` asks the keys.
+        base: the checkpoint that a LoRA adapter was trained on.
+        lora_alpha: numerator of a PEFT adapter's scale; its ``adapter_config.json`` has it.
+        name: the model's name in the manifest; ``None`` takes it from ``out``.
+        image_size: `(S_h, S_w)` of another input frame; position tables are interpolated.
+        crop_padding: `(S_h, S_w)` of the part of the frame to encode, for images of that shape.
+        overwrite: replace an existing bundle.
+        verify: compare the bundle with the torch network on built-in images before it is put in
+            place; the figures go into the manifest.
+        threads: threads of the verification.
+        progress: called with a line of text before each long step.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        CheckpointError: not a readable checkpoint, or its keys do not fit; all are listed.
+        OptionError: unknown family, or a frame that the family does not allow.
+        OutputError: ``out`` exists, or cannot be written.
+        VerificationError: the bundle differs from the checkpoint by more than rounding.
+    """
+    say = progress or (lambda text: None)
+    target = Path(out)
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists: choose another name or pass overwrite=True")
+    say("reading the checkpoint")
+    loaded = load_network(
+        source,
+        family=family,
+        base=base,
+        lora_alpha=lora_alpha,
+        image_size=image_size,
+        crop_padding=crop_padding,
+    )
+    for remark in loaded.remarks:
+        say(remark)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.export.", dir=target.parent))
+    try:
+        built = _write(loaded, folder, name or target.name.removesuffix(".samrt"), say)
+        record = _prove(built, loaded, threads, say) if verify else None
+        loaded.network = None
+        gc.collect()
+        return _put(built, target, record, overwrite)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(loaded: Loaded, folder: Path, name: str, say: Progress) -> Bundle:
+    """Both graphs and the manifest into a new bundle folder."""
+    spec = loaded.family.rules(loaded.variant, loaded.frame)
+    say("writing the encoder's graph")
+    parts, files = [], {}
+    encoder = GraphBuilder("encoder")
+    image = encoder.input("image", [1, 3, *loaded.frame.size])
+    made = loaded.family.emit_encoder(encoder, loaded.network, image)
+    shapes = _finish(encoder, made)
+    part = artifact("encoder", "encoder.onnx", encoder.opset, _inputs(encoder), shapes)
+    parts.append(_save(encoder, part, folder, files))
+    del encoder
+    gc.collect()
+    say("writing the decoder's graph")
+    decoder = GraphBuilder("decoder")
+    loaded.family.emit_decoder(decoder, loaded.network, shapes)
+    outputs = {v.name: _dims(v) for v in decoder.outputs}
+    part = artifact("decoder", "decoder.onnx", decoder.opset, _inputs(decoder), outputs)
+    parts.append(_save(decoder, part, folder, files))
+    manifest = document(loaded, spec, parts, name, None)
+    return write_bundle(folder / "bundle.samrt", manifest, files, move=True)
+
+
+def _prove(built: Bundle, loaded: Loaded, threads: int | None, say: Progress) -> VerificationRecord:
+    """Compare with the torch network; several pictures, few for models that take long.
+
+    Raises VerificationError if the bundle does not pass.
+    """
+    cases = phantom_cases()
+    weights = sum(t.numel() for t in loaded.network.parameters())
+    chosen = cases if weights < HEAVY_PARAMETERS else cases[:2]
+    model = TorchModel(loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or "")
+    with load(built.path, backend="onnxruntime", threads=threads) as candidate:
+        record = compare(Predictor(model), candidate, chosen, progress=say)
+    if not record.passed:
+        raise VerificationError(
+            f"the graphs of this {loaded.family.title} do not compute what its checkpoint does: "
+            f"{'; '.join(record.failures)}; nothing was written, please report this"
+        )
+    return record
+
+
+def _put(built: Bundle, target: Path, record: VerificationRecord | None, overwrite: bool) -> Bundle:
+    """Move a finished bundle into place, with its record."""
+    if record is not None:
+        built = store_record(built.path, record)
+    document_text = (built.path / MANIFEST_NAME).read_text("utf-8")
+    files: dict[str, Any] = {}
+    for part in built.manifest.artifacts:
+        for name in (part.file, *(extra.file for extra in part.data)):
+            files[name] = built.path / name
+    return write_bundle(target, json.loads(document_text), files, overwrite=overwrite, move=True)
+
+
+def _finish(g: GraphBuilder, made: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """Give the outputs their names; their shapes are inferred from the graph."""
+    shapes = infer_shapes(g, list(made.values()))
+    for public, tensor in made.items():
+        g.output(tensor, public, shapes[tensor])
+    return {public: shapes[tensor] for public, tensor in made.items()}
+
+
+def infer_shapes(g: GraphBuilder, tensors: list[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors of an unfinished graph, by onnx, without its large weights."""
+    shells = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
+        for name, array in g.arrays.items()
+        if array.nbytes > 4096
+    ]
+    small = [
+        onnx.numpy_helper.from_array(array, name)
+        for name, array in g.arrays.items()
+        if array.nbytes <= 4096
+    ]
+    wanted = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
+    ]
+    graph = onnx.helper.make_graph(g.nodes, g.name, [*g.inputs, *shells], wanted, small)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", g.opset)], ir_version=9
+    )
+    found = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    out = {}
+    for value in found.graph.output:
+        dims = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+        if not dims or 0 in dims:
+            raise RuntimeError(f"the shape of {value.name} is not fixed: {dims}")
+        out[value.name] = dims
+    return out
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+def _inputs(g: GraphBuilder) -> dict[str, tuple[int | str, ...]]:
+    return {value.name: _dims(value) for value in g.inputs}
+
+
+def _save(
+    g: GraphBuilder, part: dict[str, Any], folder: Path, files: dict[str, Any]
+) -> dict[str, Any]:
+    """Write a graph; note its files."""
+    model, *data = g.write(folder / part["file"], __version__)
+    files[model.name] = model
+    for path in data:
+        files[path.name] = path
+        part.setdefault("data", []).append({"file": path.name, "bytes": 1, "sha256": "0" * 64})
+    return part

@@ -1,0 +1,155 @@
+"""The list of families."""
+
+from __future__ import annotations
+
+from samrt.errors import OptionError
+from samrt_export.families import networks as n
+from samrt_export.families import rules
+from samrt_export.families.base import Family
+from samrt_export.nets.decoder import DecoderConfig
+
+USE = "Interactive segmentation for research and engineering. Not for clinical use."
+UNKNOWN = "as stated by the origin of the checkpoint (not known to samrt)"
+SQUARE = (1024, 1024)
+
+
+def _sam_preset(variant: str) -> str:
+    return f"sam_{variant}"
+
+
+SAM = Family(
+    name="sam",
+    title="Segment Anything (ViT)",
+    variants=("vit_b", "vit_l", "vit_h"),
+    whole=SQUARE,
+    license="Apache-2.0 (weights of Meta AI; fine-tunes: as stated by their origin)",
+    intended_use=USE,
+    build=lambda variant, frame: n.build_vit(_sam_preset(variant), frame),
+    shapes=lambda variant, frame: n.vit_checkpoint(_sam_preset(variant), frame),
+    any_whole=True,
+    rules=lambda variant, frame: rules.sam(frame),
+    emit_encoder=n.emit_vit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=lambda state, variant, frame: n.adapt_vit(state, _sam_preset(variant), frame),
+    resizable=True,
+    croppable=True,
+)
+MEDSAM = Family(
+    name="medsam",
+    title="MedSAM",
+    variants=("vit_b",),
+    whole=SQUARE,
+    license="Apache-2.0 (weights of the MedSAM authors)",
+    intended_use=USE,
+    build=lambda variant, frame: n.build_vit("medsam", frame),
+    shapes=lambda variant, frame: n.vit_checkpoint("medsam", frame),
+    rules=lambda variant, frame: rules.medsam(frame),
+    emit_encoder=n.emit_vit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=lambda state, variant, frame: n.adapt_vit(state, "medsam", frame),
+    resizable=True,
+)
+SAM_MED2D = Family(
+    name="sam_med2d",
+    title="SAM-Med2D",
+    variants=("vit_b",),
+    whole=(256, 256),
+    license="Apache-2.0 (weights of the SAM-Med2D authors)",
+    intended_use=USE,
+    build=lambda variant, frame: n.build_vit("sam_med2d", frame),
+    shapes=lambda variant, frame: n.vit_checkpoint("sam_med2d", frame),
+    rules=lambda variant, frame: rules.sam_med2d(frame),
+    emit_encoder=n.emit_vit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=lambda state, variant, frame: n.adapt_vit(state, "sam_med2d", frame),
+    resizable=True,
+    multiple=32,
+)
+MEDICAL_SAM_ADAPTER = Family(
+    name="medical_sam_adapter",
+    title="Medical SAM Adapter (2-D)",
+    variants=("vit_b",),
+    whole=SQUARE,
+    license=UNKNOWN,
+    intended_use=USE,
+    build=lambda variant, frame: n.build_vit(
+        "medical_sam_adapter", frame, DecoderConfig.medical_sam_adapter()
+    ),
+    shapes=lambda variant, frame: n.vit_checkpoint(
+        "medical_sam_adapter", frame, DecoderConfig.medical_sam_adapter()
+    ),
+    any_whole=True,
+    rules=lambda variant, frame: rules.medical_sam_adapter(frame),
+    emit_encoder=n.emit_vit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=lambda state, variant, frame: n.adapt_vit(state, "medical_sam_adapter", frame),
+)
+MOBILE_SAM = Family(
+    name="mobile_sam",
+    title="MobileSAM",
+    variants=("vit_t",),
+    whole=SQUARE,
+    license="Apache-2.0 (weights of the MobileSAM authors)",
+    intended_use=USE,
+    build=n.build_mobile_sam,
+    shapes=lambda variant, frame: n.shapes_of(
+        n.on_meta(lambda: n.build_mobile_sam(variant, frame))
+    ),
+    rules=lambda variant, frame: rules.sam(frame),
+    emit_encoder=n.emit_tiny_vit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=n.keep,
+    resizable=True,
+    croppable=True,
+)
+LITE_MEDSAM = Family(
+    name="lite_medsam",
+    title="LiteMedSAM",
+    variants=("vit_t",),
+    whole=(256, 256),
+    license="Apache-2.0 (weights of the MedSAM authors)",
+    intended_use=USE,
+    build=n.build_lite_medsam,
+    shapes=lambda variant, frame: n.shapes_of(
+        n.on_meta(lambda: n.build_lite_medsam(variant, frame))
+    ),
+    rules=lambda variant, frame: rules.lite_medsam(frame),
+    emit_encoder=n.emit_tiny_vit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=n.keep,
+)
+EDGE_SAM = Family(
+    name="edge_sam",
+    title="EdgeSAM",
+    variants=("repvit_m1",),
+    whole=SQUARE,
+    license="NTU S-Lab License 1.0 (non-commercial; weights of the EdgeSAM authors)",
+    intended_use=USE,
+    build=n.build_edge_sam,
+    shapes=lambda variant, frame: n.shapes_of(n.on_meta(lambda: n.build_edge_sam(variant, frame))),
+    rules=lambda variant, frame: rules.sam(frame),
+    emit_encoder=n.emit_repvit_encoder,
+    emit_decoder=n.emit_sam_decoder,
+    adapt=n.keep,
+    resizable=True,
+    croppable=True,
+    multiple=32,
+)
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (SAM, MEDSAM, SAM_MED2D, MEDICAL_SAM_ADAPTER, MOBILE_SAM, LITE_MEDSAM, EDGE_SAM)
+}
+
+
+def family_named(name: str) -> Family:
+    """The family of that name.
+
+    Raises OptionError for an unknown one; the known ones are listed.
+    """
+    if name not in FAMILIES:
+        raise OptionError(f"unknown family {name!r}: choose one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+__all__ = ["FAMILIES", "family_named"]

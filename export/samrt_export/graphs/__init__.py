@@ -1,0 +1,1 @@
+"""The networks of the model families written node by node as ONNX graphs."""

@@ -1,0 +1,33 @@
+"""Verification: is a bundle the network it was exported from?"""
+
+from samrt_export.verify.compare import Case, compare
+from samrt_export.verify.figures import ArrayFigures, MaskFigures, compare_masks, hd95
+from samrt_export.verify.images import ImageCase, automatic_prompts, image_cases, image_files
+from samrt_export.verify.record import (
+    MIN_INFORMATIVE,
+    THRESHOLDS,
+    MaskSummary,
+    Thresholds,
+    VerificationRecord,
+)
+from samrt_export.verify.store import parity_with, store_record
+
+__all__ = [
+    "MIN_INFORMATIVE",
+    "THRESHOLDS",
+    "ArrayFigures",
+    "Case",
+    "ImageCase",
+    "MaskFigures",
+    "MaskSummary",
+    "Thresholds",
+    "VerificationRecord",
+    "automatic_prompts",
+    "compare",
+    "compare_masks",
+    "hd95",
+    "image_cases",
+    "image_files",
+    "parity_with",
+    "store_record",
+]
