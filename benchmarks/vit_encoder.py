@@ -1,7 +1,7 @@
 """Forms of a SAM ViT encoder's graph: time and memory on ONNX Runtime's CPU.
 
     python benchmarks/vit_encoder.py [--preset sam_vit_b] [--forms plain,whole,tiled] [--runs 3]
-        [--size 1024] [--threads 2] [--json OUT]
+        [--depth 12] [--size 1024] [--threads 2] [--json OUT]
 
 Forms, all of the same network with the same random weights:
 
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -119,10 +118,13 @@ def written_by(form: str) -> Iterator[None]:
         yield
 
 
-def write_forms(folder: Path, preset: str, size: int | None, forms: list[str]) -> tuple[int, int]:
+def write_forms(
+    folder: Path, preset: str, size: int | None, depth: int | None, forms: list[str]
+) -> tuple[int, int]:
     """Write each form as FORM.onnx with the same random weights; returns the frame's size."""
     import torch
 
+    from samrt_export import graph
     from samrt_export.graph import GraphBuilder
     from samrt_export.graphs.vit import emit_vit
     from samrt_export.nets.vit import VIT_PRESETS, ImageEncoderViT
@@ -130,6 +132,11 @@ def write_forms(folder: Path, preset: str, size: int | None, forms: list[str]) -
     cfg = VIT_PRESETS[preset]
     if size is not None:
         cfg = replace(cfg, image_size=(size, size))
+    if depth is not None:
+        cfg = replace(
+            cfg, depth=depth, global_blocks=tuple(filter(depth.__gt__, cfg.global_blocks))
+        )
+    graph.EXTERNAL_FROM_BYTES = 64 << 20  # models of many bytes in one message take many copies
     torch.manual_seed(0)
     encoder = ImageEncoderViT(cfg).eval()
     with torch.no_grad():
@@ -175,7 +182,8 @@ def peak_mb(path: Path, size: tuple[int, int], threads: int) -> float:
 
 def once(path: Path, size: tuple[int, int], threads: int) -> None:
     open_session(path, threads).run(None, picture(size))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text("ascii")  # ru_maxrss includes the parent's
+    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 def measure(
@@ -217,6 +225,7 @@ def main() -> None:
     parser.add_argument("--preset", default="sam_vit_b")
     parser.add_argument("--forms", default="plain,whole,tiled", help=f"of {', '.join(FORMS)}")
     parser.add_argument("--size", help="side of the frame; the preset's own by default")
+    parser.add_argument("--depth", type=int, help="blocks; the preset's own by default")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -231,7 +240,9 @@ def main() -> None:
         parser.error(f"unknown forms {sorted(unknown)}: expected some of {', '.join(FORMS)}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = write_forms(folder, args.preset, int(args.size) if args.size else None, forms)
+        size = write_forms(
+            folder, args.preset, int(args.size) if args.size else None, args.depth, forms
+        )
         results = measure(folder, forms, size, args.threads, args.runs)
         for form in forms:
             results[form]["peak_mb"] = peak_mb(folder / f"{form}.onnx", size, args.threads)

@@ -9,11 +9,19 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.classes import class_map, class_masks
 from samrt.errors import PromptError
 from samrt.geometry import Placement
 from samrt.manifest import Manifest, PromptSpec
 from samrt.model import Model
-from samrt.postprocess import empty_mask_warnings, full_size_logits, make_masks, mask_indices
+from samrt.postprocess import (
+    Multimask,
+    empty_mask_warnings,
+    full_size_logits,
+    make_masks,
+    mask_indices,
+    returned_logits,
+)
 from samrt.prompts import check_prompt, decoder_input, prompt_length
 from samrt.types import ImageEmbedding, Prediction, Prompt, Size
 
@@ -50,8 +58,11 @@ def group_prompts(prompts: Sequence[Prompt], spec: PromptSpec, chunk_size: int) 
 
     Filling a short prompt up with padding points changes SAM's answer to it, because padding
     takes part in the decoder's attention. So prompts share a call only if they have the same
-    length, unless the model declares its padding inert.
+    length, unless the model declares its padding inert. A model without prompts answers once per
+    call.
     """
+    if not spec.takes_prompts:
+        return [[index] for index in range(len(prompts))]
     by_length: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
         length = 0 if spec.padding_inert else prompt_length(prompt, spec)
@@ -68,44 +79,48 @@ def decode_together(
     embedding: ImageEmbedding,
     prompts: Sequence[Prompt],
     *,
-    multimask: bool,
+    multimask: Multimask,
     return_logits: bool,
 ) -> list[Prediction]:
     """Answer checked prompts with one decoder call; the answers share no memory."""
     manifest = model.bundle.manifest
     start = perf_counter()
-    tokens = decoder_input(prompts, embedding.scale, manifest.prompts, manifest.output.low_res_size)
+    tokens = decoder_input(
+        prompts, placement_of(embedding), manifest.prompts, manifest.output.low_res_size
+    )
     logits, scores = model.run_decoder(embedding.features, tokens)
     share_ms = (perf_counter() - start) * 1000.0 / len(prompts)
-    answers = []
-    for i, prompt in enumerate(prompts):
-        keep = list(mask_indices(manifest.output, scores[i], multimask=multimask))
-        chosen = logits[i, keep], scores[i, keep]
-        answers.append(_finish(model, embedding, prompt, *chosen, share_ms, return_logits))
-    return answers
+    finish = _finish_classes if manifest.output.kind == "classes" else _finish_masks
+    return [
+        finish(model, embedding, prompt, logits[i], scores[i], multimask, share_ms, return_logits)
+        for i, prompt in enumerate(prompts)
+    ]
 
 
-def _finish(
+def _finish_masks(
     model: Model,
     embedding: ImageEmbedding,
     prompt: Prompt,
     logits: NDArray[np.float32],
     scores: NDArray[np.float32],
+    multimask: Multimask,
     decode_ms: float,
     return_logits: bool,
 ) -> Prediction:
     output, threads = model.bundle.manifest.output, model.info.threads
     placement = placement_of(embedding)
     start = perf_counter()
-    found = make_masks(logits, placement, output, threads=threads)
+    keep = list(mask_indices(output, scores, logits, multimask=multimask))
+    chosen = logits[keep]
+    found = make_masks(chosen, placement, output, threads=threads)
     full: NDArray[np.float32] | None = None
     if return_logits:
-        full = full_size_logits(logits, placement, output, threads=threads)
+        full = full_size_logits(chosen, placement, output, threads=threads)
     elapsed_ms = (perf_counter() - start) * 1000.0
     return Prediction(
         masks=found.masks,
-        scores=scores,
-        logits=logits,
+        scores=scores[keep],
+        logits=returned_logits(chosen, output),
         stability=found.stability,
         areas_px=found.areas_px,
         boxes=found.boxes,
@@ -113,6 +128,42 @@ def _finish(
         timings=replace(embedding.timings, decode_prompt_ms=decode_ms, postprocess_ms=elapsed_ms),
         warnings=(*embedding.warnings, *empty_mask_warnings(found.areas_px)),
         mask_logits=full,
+        ranked_by=output.mask_choice,
+    )
+
+
+def _finish_classes(
+    model: Model,
+    embedding: ImageEmbedding,
+    prompt: Prompt,
+    logits: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    multimask: Multimask,
+    decode_ms: float,
+    return_logits: bool,
+) -> Prediction:
+    """The same for classes; what the decoder predicts for ``scores`` is not used."""
+    output = model.bundle.manifest.output
+    placement = placement_of(embedding)
+    start = perf_counter()
+    competition = class_map(logits, placement, output, threads=model.info.threads)
+    keep = list(mask_indices(output, competition.scores, logits, multimask=multimask))
+    found, full = class_masks(
+        logits, competition, keep, placement, output, with_logits=return_logits
+    )
+    elapsed_ms = (perf_counter() - start) * 1000.0
+    return Prediction(
+        masks=found.masks,
+        scores=competition.scores[keep],
+        logits=returned_logits(logits[keep], output),
+        stability=found.stability,
+        areas_px=found.areas_px,
+        boxes=found.boxes,
+        prompt=prompt,
+        timings=replace(embedding.timings, decode_prompt_ms=decode_ms, postprocess_ms=elapsed_ms),
+        warnings=embedding.warnings,
+        mask_logits=full,
+        ranked_by=output.mask_choice,
     )
 
 

@@ -51,7 +51,7 @@ def place(original_size: Size, frame_size: Size, kind: str) -> Placement:
     if kind == "stretch":
         resized = frame_size
     elif kind == "longest_side":
-        factor = min(frame_size[0] / height, frame_size[1] / width)
+        factor = _factor(original_size, frame_size)
         resized = (
             min(max(int(height * factor + 0.5), 1), frame_size[0]),
             min(max(int(width * factor + 0.5), 1), frame_size[1]),
@@ -69,18 +69,29 @@ def points_to_frame(coords: NDArray[np.float64], scale: tuple[float, float]) -> 
     return scaled
 
 
-def box_to_frame(box: Box, scale: tuple[float, float], transform: str) -> NDArray[np.float64]:
+def box_to_frame(box: Box, placement: Placement, transform: str) -> NDArray[np.float64]:
     """Corners of a box in model-frame pixels, float64 ``(2, 2)``: top-left, bottom-right.
 
-    ``transform``: ``scale`` multiplies only; ``truncate`` then drops the fractions, for models
-    that were trained with whole-numbered boxes.
+    ``transform``: ``scale`` multiplies by the quotients of the sizes, as for points.
+    ``truncate`` then drops the fractions, for models that were trained with whole-numbered
+    boxes. ``truncate_longest`` multiplies both axes by the one factor of ``longest_side``,
+    ``min(S_h / H, S_w / W)``, which the rounded sizes only come near to, and drops the fractions.
 
     Raises:
         OptionError: unknown ``transform``.
     """
-    corners = points_to_frame(np.array(box, np.float64).reshape(2, 2), scale)
+    corners = np.array(box, np.float64).reshape(2, 2)
     if transform == "scale":
-        return corners
+        return points_to_frame(corners, placement.scale)
     if transform == "truncate":
-        return np.trunc(corners)
-    raise OptionError(f"box transform must be 'scale' or 'truncate', got {transform!r}")
+        return np.trunc(points_to_frame(corners, placement.scale))
+    if transform == "truncate_longest":
+        return np.trunc(corners * _factor(placement.original_size, placement.frame_size))
+    raise OptionError(
+        f"box transform must be 'scale', 'truncate' or 'truncate_longest', got {transform!r}"
+    )
+
+
+def _factor(size: Size, frame: Size) -> float:
+    """The largest enlargement of ``size`` that fits into the frame."""
+    return min(frame[0] / size[0], frame[1] / size[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -33,13 +33,38 @@ SCHEMA_VERSION = 1
 _SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class InputSpec:
+def _later(default: Any) -> Any:
+    """A rule that version 1 got later: a manifest without it keeps its meaning and its digest."""
+    return field(default=default, metadata={"later": True})
+
+
+class _Rules:
+    """Base of the rules: later ones are left out of ``repr`` where they say nothing new.
+
+    :attr:`samrt.bundle.Bundle.sha256` is made from ``repr``.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = []
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if not (item.metadata.get("later") and value == item.default):
+                shown.append(f"{item.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class InputSpec(_Rules):
     """How an image becomes the encoder's input.
 
     ``size`` is the model frame ``(S_h, S_w)``. ``resize_kind``: ``longest_side`` keeps the
-    aspect ratio and pads, ``stretch`` fills the frame. ``normalize_kind``: ``mean_std`` computes
-    ``(x * scale - mean) / std`` of 0..255 values, ``min_max`` maps the resized image to 0..1.
+    aspect ratio and pads, ``stretch`` fills the frame. ``interpolation``, ``rounding``, ``via``
+    and ``divisor`` are those of :func:`samrt._kernels.preprocess`: ``rounding`` ``nearest`` and
+    ``truncate`` make a picture of whole numbers 0..255, which is then divided by ``divisor``;
+    with ``none`` the picture is divided first and stays float. ``normalize_kind``: ``mean_std``
+    computes ``(x * scale - mean) / std``, ``min_max`` maps the resized image to 0..1.
     """
 
     size: tuple[int, int]
@@ -54,15 +79,21 @@ class InputSpec:
     scale: float
     channel_order: str
     dtype: str
+    rounding: str = _later("nearest")
+    via: tuple[tuple[int, int], ...] = _later(())
+    divisor: float = _later(1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class PromptSpec:
+@dataclass(frozen=True, slots=True, repr=False)
+class PromptSpec(_Rules):
     """Which prompts the model takes and how they are written into the decoder's input.
 
+    ``box_transform``: see :func:`samrt.geometry.box_to_frame`.
     ``padding_point``: a prompt without a box ends with one point of label -1, as in SAM.
     ``padding_inert``: further points of label -1 do not change the result at all, so prompts of
     different lengths may share a decoder call. In SAM's own decoder they do change it.
+    ``pad_to``: every prompt is filled up to this many rows with points of label -1 and may not
+    have more; a box counts as two.
     """
 
     box: bool
@@ -74,14 +105,26 @@ class PromptSpec:
     max_points: int | None
     padding_point: bool
     padding_inert: bool
+    pad_to: int | None = _later(None)
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether there is anything to ask; if not, the model segments the whole image."""
+        return self.box or self.points or self.mask
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSpec:
+@dataclass(frozen=True, slots=True, repr=False)
+class OutputSpec(_Rules):
     """How low-resolution maps become masks.
 
-    ``mask_choice`` is what ranks masks. ``single_mask`` says which one answers when one mask is
-    asked for: ``index`` takes ``single_mask_index`` as SAM does, ``best`` the highest of all.
+    ``kind``: ``masks`` are independent candidates, ``classes`` compete for every pixel: see
+    :mod:`samrt.classes`. ``mask_choice`` is what ranks masks: ``predicted_iou`` or ``stability``.
+    ``multimask`` says what several masks are: all ``candidates`` of ``multimask_indices``, or the
+    ``best`` of them. ``single_mask`` says which one answers when one mask is asked for: ``index``
+    takes ``single_mask_index`` as SAM does, ``best`` the highest of all, ``stable`` the one of
+    ``single_mask_index`` if its stability at ``stable_offset`` is ``stable_score`` or more and
+    else the best candidate, as SAM 2 does. ``logit_limit`` clips the returned logits, not the
+    masks, to plus and minus this.
     """
 
     low_res_size: tuple[int, int]
@@ -95,6 +138,11 @@ class OutputSpec:
     resize_interpolation: str
     stability_offset: float
     single_mask: str = "index"
+    kind: str = _later("masks")
+    multimask: str = _later("candidates")
+    stable_offset: float = _later(0.0)
+    stable_score: float = _later(0.0)
+    logit_limit: float | None = _later(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +240,9 @@ def _input(doc: Mapping[str, Any]) -> InputSpec:
         scale=float(normalize.get("scale", 1.0)),
         channel_order=doc["channel_order"],
         dtype=doc["dtype"],
+        rounding=doc["resize"].get("rounding", "nearest"),
+        via=tuple((size[0], size[1]) for size in doc["resize"].get("via", ())),
+        divisor=float(normalize.get("divisor", 1.0)),
     )
 
 
@@ -206,11 +257,14 @@ def _prompts(doc: Mapping[str, Any]) -> PromptSpec:
         max_points=doc.get("max_points"),
         padding_point=doc.get("padding_point", True),
         padding_inert=doc.get("padding_inert", False),
+        pad_to=doc.get("pad_to"),
     )
 
 
 def _output(doc: Mapping[str, Any]) -> OutputSpec:
     resize = doc.get("resize", {"kind": "two_step", "interpolation": "bilinear"})
+    stable = doc.get("stable", {"offset": 0.0, "score": 0.0})
+    limit = doc.get("logit_limit")
     return OutputSpec(
         low_res_size=(doc["low_res_size"][0], doc["low_res_size"][1]),
         num_masks=doc["num_masks"],
@@ -223,26 +277,68 @@ def _output(doc: Mapping[str, Any]) -> OutputSpec:
         resize_interpolation=resize["interpolation"],
         stability_offset=float(doc.get("stability_offset", 1.0)),
         single_mask=doc.get("single_mask", "index"),
+        kind=doc.get("kind", "masks"),
+        multimask=doc.get("multimask", "candidates"),
+        stable_offset=float(stable["offset"]),
+        stable_score=float(stable["score"]),
+        logit_limit=None if limit is None else float(limit),
     )
 
 
-def _contradictions(manifest: Manifest, doc: Mapping[str, Any]) -> Sequence[str]:
+def _contradictions(manifest: Manifest, doc: Mapping[str, Any]) -> list[str]:
+    found = _input_problems(manifest.input, doc["input"]["normalize"])
+    found += _prompt_problems(manifest.prompts, manifest.input, manifest.output)
+    found += _output_problems(manifest.output, doc["output"])
+    return found + artifact_problems(manifest)
+
+
+def _input_problems(spec: InputSpec, normalize: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
-    spec, out = manifest.input, manifest.output
-    given = doc["input"]["normalize"]
+    spline = spec.interpolation.startswith("bspline")
     if spec.normalize_kind == "mean_std":
-        found += [f"input.normalize.{k}: missing" for k in ("mean", "std") if k not in given]
+        found += [f"input.normalize.{k}: missing" for k in ("mean", "std") if k not in normalize]
     if spec.resize_kind == "longest_side" and spec.pad_mode == "none":
         found.append("input.pad.mode: 'none' leaves the frame unfilled with resize longest_side")
-    prompts = manifest.prompts
-    if not (prompts.box or prompts.points or prompts.mask):
+    if spec.rounding == "truncate" and not spline:
+        found.append(f"input.resize.rounding: 'truncate' does not exist for {spec.interpolation}")
+    if spec.via and not (spline and spec.rounding == "none"):
+        found.append("input.resize.via: needs a bspline interpolation and rounding 'none'")
+    return found
+
+
+def _prompt_problems(prompts: PromptSpec, spec: InputSpec, out: OutputSpec) -> list[str]:
+    found: list[str] = []
+    if not prompts.takes_prompts and out.kind == "masks":
         found.append("prompts: the model takes no prompt at all")
     if prompts.box_and_points and not (prompts.box and prompts.points):
         found.append("prompts.box_and_points: true although box or points is false")
-    for index in (*out.multimask_indices, out.single_mask_index):
-        if index >= out.num_masks:
-            found.append(f"output: mask index {index} with num_masks {out.num_masks}")
-    if out.threshold_space == "probability" and not 0.0 <= out.threshold <= 1.0:
+    if prompts.box_transform == "truncate_longest" and spec.resize_kind != "longest_side":
+        found.append("prompts.box_transform: 'truncate_longest' needs resize longest_side")
+    if prompts.pad_to is not None:
+        if prompts.padding_point:
+            found.append("prompts.pad_to: padding_point must be false, the rows are padded anyway")
+        if prompts.pad_to < (2 if prompts.box else 1) or prompts.pad_to < (prompts.max_points or 1):
+            found.append(f"prompts.pad_to: {prompts.pad_to} rows do not hold the prompts it takes")
+    return found
+
+
+def _output_problems(out: OutputSpec, doc: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"output: mask index {index} with num_masks {out.num_masks}"
+        for index in (*out.multimask_indices, out.single_mask_index)
+        if index >= out.num_masks
+    ]
+    probability = out.threshold_space == "probability"
+    if probability and not 0.0 <= out.threshold <= 1.0:
         found.append(f"output.threshold: {out.threshold} is not a probability")
-    found += artifact_problems(manifest)
+    if out.resize_interpolation == "bicubic" and out.resize_kind != "direct":
+        found.append("output.resize: 'bicubic' takes one step, kind must be 'direct'")
+    if (out.single_mask == "stable") != ("stable" in doc):
+        found.append("output.stable: belongs to single_mask 'stable', give both or neither")
+    if out.kind == "classes":
+        by_score = out.mask_choice == "predicted_iou" and out.single_mask != "stable"
+        if out.num_masks < 2 or probability or out.resize_interpolation != "bilinear":
+            found.append("output.kind: 'classes' needs num_masks 2 or more, logits and bilinear")
+        if not by_score:
+            found.append("output.kind: 'classes' are ranked by score, not by stability")
     return found

@@ -9,11 +9,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samrt.manifest import InputSpec, Manifest
+    from samrt.manifest import InputSpec, Manifest, PromptSpec
 
 __all__ = ["Artifact", "DataFile", "TensorSpec", "artifact_problems", "read_artifact"]
 
 _EXACT = ("point_coords", "point_labels")
+_RESULTS = ("low_res_masks", "iou_predictions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +151,9 @@ def _encoder_problems(encoder: Artifact, spec: InputSpec) -> list[str]:
 def _decoder_problems(encoder: Artifact, decoder: Artifact, manifest: Manifest) -> list[str]:
     out, prompts = manifest.output, manifest.prompts
     low = out.low_res_size
-    wanted: dict[str, tuple[int | str, ...]] = {
-        "point_coords": ("N", "P", 2),
-        "point_labels": ("N", "P"),
-    }
+    wanted: dict[str, tuple[int | str, ...]] = {}
+    if prompts.takes_prompts:
+        wanted.update({"point_coords": ("N", "P", 2), "point_labels": ("N", "P")})
     if prompts.mask:
         wanted["mask_input"] = ("N", 1, *low)
         wanted["has_mask_input"] = ("N",)
@@ -171,7 +171,7 @@ def _decoder_problems(encoder: Artifact, decoder: Artifact, manifest: Manifest) 
         for name, shape in expected.items():
             if name not in have:
                 found.append(f"{decoder.file}: {side} {name!r} missing")
-            elif not _fits(have[name].shape, shape) or not _dtype_fits(have[name]):
+            elif not _fits(_sizes(have[name], prompts), shape) or not _dtype_fits(have[name]):
                 dtype = have[name].dtype if _dtype_fits(have[name]) else "float32"
                 want = TensorSpec(name, dtype, shape)
                 found.append(f"{decoder.file}: {side} {have[name]} should be {want}")
@@ -179,6 +179,12 @@ def _decoder_problems(encoder: Artifact, decoder: Artifact, manifest: Manifest) 
             extra = sorted(set(have) - set(expected))
             found += [f"{decoder.file}: input {name!r} is not known" for name in extra]
     return found
+
+
+def _sizes(spec: TensorSpec, prompts: PromptSpec) -> tuple[int | str, ...]:
+    """Without prompts there is one answer per image: a batch of 1 is as good as a free one."""
+    fixed = not prompts.takes_prompts and spec.shape[:1] == (1,)
+    return ("N", *spec.shape[1:]) if fixed and spec.name in _RESULTS else spec.shape
 
 
 def _dtype_fits(spec: TensorSpec) -> bool:

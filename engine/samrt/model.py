@@ -109,9 +109,8 @@ class Model:
             BundleError: the graph returns another number of answers than prompts.
         """
         wanted = {spec.name: spec.dtype for spec in self._decoder.inputs}
-        feeds: dict[str, NDArray[Any]] = {**features, **prompts.feeds()}
-        if not self.takes_mask_input:
-            del feeds["mask_input"], feeds["has_mask_input"]
+        given = {name: array for name, array in prompts.feeds().items() if name in wanted}
+        feeds: dict[str, NDArray[Any]] = {**features, **given}
         for name in wanted.keys() & feeds.keys():
             feeds[name] = feeds[name].astype(wanted[name], copy=False)
         results = self._decoder.run(feeds)

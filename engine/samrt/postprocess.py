@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,19 @@ from samrt.geometry import Placement
 from samrt.manifest import OutputSpec
 from samrt.types import Size
 
-__all__ = ["MaskSet", "empty_mask_warnings", "full_size_logits", "make_masks", "mask_indices"]
+__all__ = [
+    "MaskSet",
+    "Multimask",
+    "empty_mask_warnings",
+    "frame_and_crop",
+    "full_size_logits",
+    "make_masks",
+    "mask_indices",
+    "returned_logits",
+]
+
+Multimask = bool | Literal["all"]
+"""Several masks, a single one, or the mask of every mask token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +42,52 @@ class MaskSet:
 
 
 def mask_indices(
-    spec: OutputSpec, scores: NDArray[np.float32], *, multimask: bool
+    spec: OutputSpec,
+    scores: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    *,
+    multimask: Multimask,
 ) -> tuple[int, ...]:
     """Which of the decoder's masks the caller gets, in the decoder's order.
 
     Args:
         spec: the model's rules.
         scores: ``(num_masks,)`` float32 predicted IoU of all masks of one prompt.
-        multimask: several masks, or one.
+        logits: ``(num_masks, h, w)`` float32 of the same masks.
+        multimask: several masks, one, or all of them.
     """
-    if multimask:
-        return spec.multimask_indices
-    if spec.single_mask == "best":
-        return (int(np.argmax(scores)),)
-    return (spec.single_mask_index,)
+    candidates = spec.multimask_indices
+    if multimask == "all":
+        return tuple(range(spec.num_masks))
+    if multimask and spec.multimask == "candidates":
+        return candidates
+    if not multimask and spec.single_mask == "index":
+        return (spec.single_mask_index,)
+    if not multimask and spec.single_mask == "stable":
+        if _stable(logits[spec.single_mask_index], spec):
+            return (spec.single_mask_index,)
+    elif not multimask and spec.kind == "masks":
+        candidates = tuple(range(spec.num_masks))
+    ranks = scores
+    if spec.mask_choice == "stability":
+        ranks = _kernels.stability(logits, _logit_threshold(spec), spec.stability_offset)
+    return (max(candidates, key=lambda index: float(ranks[index])),)
+
+
+def _stable(logits: NDArray[np.float32], spec: OutputSpec) -> bool:
+    """SAM 2's question to its single mask; a mask without any pixel counts as stable."""
+    threshold = _logit_threshold(spec)
+    if not (logits > np.float32(threshold - spec.stable_offset)).any():
+        return True
+    score = _kernels.stability(logits[None], threshold, spec.stable_offset)[0]
+    return bool(score >= spec.stable_score)
+
+
+def returned_logits(logits: NDArray[np.float32], spec: OutputSpec) -> NDArray[np.float32]:
+    """Low-resolution logits as the caller gets them, within the model's ``logit_limit``."""
+    if spec.logit_limit is None:
+        return logits
+    return np.clip(logits, -spec.logit_limit, spec.logit_limit)
 
 
 def make_masks(
@@ -50,10 +95,12 @@ def make_masks(
 ) -> MaskSet:
     """Bring chosen masks to the original size, cut them at the threshold and measure them.
 
-    The resizing is SAM's: bilinear from the low-resolution map to the model frame, crop to the
-    part that holds the image, bilinear to ``(H, W)`` (``two_step``); models that crop the
-    low-resolution map itself use ``direct``. Stability is SAM's score: the number of
-    low-resolution pixels above threshold + offset divided by those above threshold - offset.
+    The resizing is SAM's: from the low-resolution map to the model frame, crop to the part that
+    holds the image, then to ``(H, W)`` (``two_step``); models that crop the low-resolution map
+    itself use ``direct``. A pixel belongs to the mask if its value is above the threshold; a
+    value equal to it does not, also for models whose original code keeps exact zeros. Stability
+    is SAM's score: the number of low-resolution pixels above threshold + offset divided by those
+    above threshold - offset.
 
     Args:
         logits: ``(M, h, w)`` float32, finite.
@@ -61,20 +108,20 @@ def make_masks(
         spec: the model's output rules.
         threads: threads the kernels may use, at least 1.
     """
-    frame, crop = _frame_and_crop(placement, spec)
+    frame, crop = frame_and_crop(placement, spec)
     probability = spec.threshold_space == "probability"
     masks = _kernels.masks_from_logits(
         logits,
         frame=frame,
         crop=crop,
         out=placement.original_size,
+        interpolation=spec.resize_interpolation,
         threshold=spec.threshold,
         probability=probability,
         threads=threads,
     )
     areas, boxes = _kernels.mask_stats(masks)
-    threshold = _logit(spec.threshold) if probability else spec.threshold
-    stability = _kernels.stability(logits, threshold, spec.stability_offset)
+    stability = _kernels.stability(logits, _logit_threshold(spec), spec.stability_offset)
     return MaskSet(masks, stability, areas, boxes.astype(np.float64))
 
 
@@ -85,12 +132,17 @@ def full_size_logits(
 
     Where the model thresholds probabilities, these are returned, resized as such.
     """
-    frame, crop = _frame_and_crop(placement, spec)
+    frame, crop = frame_and_crop(placement, spec)
     if spec.threshold_space == "probability":
         with np.errstate(over="ignore"):
             logits = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
     return _kernels.upscale_logits(
-        logits, frame=frame, crop=crop, out=placement.original_size, threads=threads
+        logits,
+        frame=frame,
+        crop=crop,
+        out=placement.original_size,
+        interpolation=spec.resize_interpolation,
+        threads=threads,
     )
 
 
@@ -100,7 +152,8 @@ def empty_mask_warnings(areas_px: NDArray[np.int64]) -> tuple[str, ...]:
     return tuple(f"mask {index} is empty: no pixel is above the threshold" for index in empty)
 
 
-def _frame_and_crop(placement: Placement, spec: OutputSpec) -> tuple[Size, Size]:
+def frame_and_crop(placement: Placement, spec: OutputSpec) -> tuple[Size, Size]:
+    """Size of the map after the first step, and of the part of it that holds the image."""
     if spec.resize_kind == "two_step":
         return placement.frame_size, placement.input_size
     low, frame, size = spec.low_res_size, placement.frame_size, placement.input_size
@@ -111,7 +164,10 @@ def _frame_and_crop(placement: Placement, spec: OutputSpec) -> tuple[Size, Size]
     return low, crop
 
 
-def _logit(probability: float) -> float:
-    if probability <= 0.0 or probability >= 1.0:
-        return -math.inf if probability <= 0.0 else math.inf
-    return math.log(probability / (1.0 - probability))
+def _logit_threshold(spec: OutputSpec) -> float:
+    """The threshold on logits, also where the model cuts probabilities."""
+    if spec.threshold_space == "logits":
+        return spec.threshold
+    if spec.threshold <= 0.0 or spec.threshold >= 1.0:
+        return -math.inf if spec.threshold <= 0.0 else math.inf
+    return math.log(spec.threshold / (1.0 - spec.threshold))

@@ -16,6 +16,7 @@ from samrt.errors import BundleError, ImageError, OptionError
 from samrt.geometry import place
 from samrt.manifest import Manifest
 from samrt.model import Model, ModelInfo, open_model
+from samrt.postprocess import Multimask
 from samrt.preprocess import DEFAULT_MAX_PIXELS, ImageSource, Window, load_image, preprocess
 from samrt.types import ImageEmbedding, Prediction, Prompt
 
@@ -144,7 +145,7 @@ class Predictor:
         embedding: ImageEmbedding,
         prompts: Prompt | Sequence[Prompt],
         *,
-        multimask_output: bool = True,
+        multimask_output: Multimask = True,
         return_logits: bool = False,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
     ) -> list[Prediction]:
@@ -156,8 +157,11 @@ class Predictor:
 
         Args:
             embedding: from ``encode`` of the same model.
-            prompts: one or many.
-            multimask_output: several candidate masks per prompt, or the single best guess.
+            prompts: one or many; ``Prompt.empty()`` for models that take none.
+            multimask_output: several candidate masks per prompt, or the single best guess; or
+                ``"all"``, the mask of every mask token of the model. Models whose masks are
+                classes answer with the mask of every class, of the one with the highest score,
+                or with ``"all"`` of the background too.
             return_logits: also fill ``Prediction.mask_logits``.
             chunk_size: most prompts per decoder call; bounds memory.
 
@@ -165,11 +169,15 @@ class Predictor:
             BundleError: the embedding belongs to another model.
             PromptError: a prompt is malformed, outside the image or not taken by the model; with
                 several prompts the message starts with the number of the first bad one.
-            OptionError: bad ``chunk_size``.
+            OptionError: bad ``chunk_size`` or ``multimask_output``.
             BackendError: the runtime failed or computed NaN.
         """
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise OptionError(f"chunk_size must be a whole number from 1, got {chunk_size!r}")
+        if isinstance(multimask_output, str) and multimask_output != "all":
+            raise OptionError(
+                f"multimask_output must be True, False or 'all', got {multimask_output!r}"
+            )
         self._check_embedding(embedding)
         wanted = [prompts] if isinstance(prompts, Prompt) else list(prompts)
         manifest = self._model.bundle.manifest
@@ -213,17 +221,17 @@ class Predictor:
         *,
         box: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
-        multimask_output: bool = True,
+        multimask_output: Multimask = True,
         return_logits: bool = False,
     ) -> Prediction:
-        """Answer one prompt about the current image.
+        """Answer one prompt about the current image; none for models that take none.
 
         Args:
             point_coords: ``(P, 2)`` points ``(x, y)`` in pixels of the image.
             point_labels: ``(P,)`` of 1 (object) and 0 (background).
             box: ``(4,)`` XYXY in pixels of the image.
             mask_input: ``(h, w)`` or ``(1, h, w)`` float32, from ``Prediction.logits``.
-            multimask_output: several candidate masks, or the single best guess.
+            multimask_output: see :meth:`decode`.
             return_logits: also fill ``Prediction.mask_logits``.
 
         Raises:
@@ -232,12 +240,16 @@ class Predictor:
             BackendError: the runtime failed or computed NaN.
         """
         embedding = self._current()
-        prompt = Prompt(
-            box=box,
-            point_coords=point_coords,
-            point_labels=point_labels,
-            mask_input=mask_input,
-        )
+        given = (box, point_coords, point_labels, mask_input)
+        if self.manifest.prompts.takes_prompts or any(part is not None for part in given):
+            prompt = Prompt(
+                box=box,
+                point_coords=point_coords,
+                point_labels=point_labels,
+                mask_input=mask_input,
+            )
+        else:
+            prompt = Prompt.empty()
         return self.decode(
             embedding, prompt, multimask_output=multimask_output, return_logits=return_logits
         )[0]
@@ -246,7 +258,7 @@ class Predictor:
         self,
         prompts: Sequence[Prompt],
         *,
-        multimask_output: bool = True,
+        multimask_output: Multimask = True,
         return_logits: bool = False,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
     ) -> list[Prediction]:

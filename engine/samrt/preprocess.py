@@ -1,8 +1,18 @@
 """From a file or an array to the encoder's input tensor.
 
-Eight-bit pictures go to the model as they are. Grey pictures of more bits are mapped by their
-window straight to the tensor, without a detour over 256 steps, where the model's resize rule is
-one the kernel offers for them; otherwise they are brought to eight bits first.
+Eight-bit pictures go to the model as they are. Grey pictures of more bits (uint16, int16,
+float32) are mapped by their window to 0..255, and then it depends on the model's resize rule:
+
+=====================  ===========  ==========================================================
+interpolation          rounding     pictures of more than eight bits
+=====================  ===========  ==========================================================
+any                    none         straight to the tensor: divided, resized and normalised as
+                                    float32, as the model's own float pictures are
+bilinear_antialias     nearest      straight to the tensor: Pillow's rule in float32 without
+                                    the rounding to 256 steps
+all others             nearest,     by way of eight bits: ``floor(share * 255 + 0.5)`` with the
+                       truncate     share of the window, then as an eight-bit picture
+=====================  ===========  ==========================================================
 """
 
 from __future__ import annotations
@@ -30,7 +40,6 @@ DEFAULT_MAX_PIXELS = 100_000_000
 
 ImageSource = str | PathLike[str] | LoadedImage | NDArray[Any]
 _DEEP_DTYPES = (np.uint16, np.int16, np.float32)
-_DEEP_INTERPOLATION = "bilinear_antialias"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,13 +159,16 @@ def preprocess(
         threads: threads the kernel may use, at least 1.
 
     Returns:
-        ``(1, 3, S_h, S_w)`` in ``spec.dtype``, contiguous, owned by the caller.
+        ``(1, 3, S_h, S_w)`` in ``spec.dtype``, contiguous; the caller's alone.
     """
     mean_std = spec.normalize_kind == "mean_std"
     rules: dict[str, Any] = {
         "out_size": spec.size,
         "resized": placement.input_size,
         "interpolation": spec.interpolation,
+        "rounding": spec.rounding,
+        "via": spec.via,
+        "divisor": spec.divisor,
         "mean": spec.mean if mean_std else None,
         "std": spec.std if mean_std else None,
         "scale": spec.scale,
@@ -166,7 +178,13 @@ def preprocess(
         "out_dtype": spec.dtype,
         "threads": threads,
     }
-    if source.deep is not None and source.window and spec.interpolation == _DEEP_INTERPOLATION:
+    if source.deep is not None and source.window and _takes_deep(spec):
         return _kernels.preprocess_window(source.deep, window=source.window, **rules)
     reverse = ("BGR" if source.bgr else "RGB") != spec.channel_order
     return _kernels.preprocess(np.ascontiguousarray(source.array), bgr=reverse, **rules)
+
+
+def _takes_deep(spec: InputSpec) -> bool:
+    """Whether pictures of more than eight bits go straight to the tensor: see the table above."""
+    pillow = spec.interpolation == "bilinear_antialias" and spec.rounding == "nearest"
+    return pillow or spec.rounding == "none"

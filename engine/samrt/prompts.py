@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.errors import PromptError
-from samrt.geometry import box_to_frame, points_to_frame
+from samrt.geometry import Placement, box_to_frame, points_to_frame
 from samrt.manifest import PromptSpec
 from samrt.types import Box, Prompt, Size
 
@@ -118,6 +118,11 @@ def _check_points(coords: NDArray[np.float64], image_size: Size) -> None:
 
 def _check_supported(prompt: Prompt, spec: PromptSpec) -> None:
     coords, labels = prompt.point_coords, prompt.point_labels
+    if not spec.takes_prompts and not prompt.is_empty:
+        raise PromptError(
+            "this model takes no prompts, it segments the whole image: "
+            "call predict without arguments or decode with Prompt.empty()"
+        )
     taken = [name for name in ("box", "points", "mask") if getattr(spec, name)]
     given = {
         "box": prompt.box is not None,
@@ -127,9 +132,15 @@ def _check_supported(prompt: Prompt, spec: PromptSpec) -> None:
     for name, present in given.items():
         if present and not getattr(spec, name):
             noun = {"box": "boxes", "points": "points", "mask": "mask inputs"}[name]
-            raise PromptError(
-                f"this model does not take {noun}: it takes {' and '.join(taken) or 'nothing'}"
-            )
+            raise PromptError(f"this model does not take {noun}: it takes {' and '.join(taken)}")
+    if spec.takes_prompts and prompt.is_empty:
+        raise PromptError(f"empty prompt: this model takes {' and '.join(taken)}")
+    rows = _own_rows(prompt)
+    if spec.pad_to is not None and rows > spec.pad_to:
+        raise PromptError(
+            f"the prompt has {rows} rows, this model takes at most {spec.pad_to}: "
+            "a point is one row, a box two"
+        )
     if coords is None or labels is None:
         return
     if prompt.box is not None and not spec.box_and_points:
@@ -167,23 +178,23 @@ class DecoderInput:
 
 
 def decoder_input(
-    prompts: Sequence[Prompt], scale: tuple[float, float], spec: PromptSpec, low_res_size: Size
+    prompts: Sequence[Prompt], placement: Placement, spec: PromptSpec, low_res_size: Size
 ) -> DecoderInput:
     """Write checked prompts as decoder input.
 
     Points come first, then the two corners of the box. A prompt without a box gets one padding
     point at (0, 0) with label -1 where the model was trained so (``padding_point``). All prompts
-    are then filled up with such points to the same length.
+    are then filled up with such points to the same length, at least ``pad_to``.
 
     Args:
         prompts: at least one prompt.
-        scale: ``(sy, sx)`` model pixels per image pixel.
+        placement: where the image lies in the model frame.
         spec: how the model wants its prompts.
         low_res_size: ``(h, w)`` of a mask input.
     """
-    rows = [_point_rows(prompt, scale, spec) for prompt in prompts]
-    count = max(len(row) for row in rows)
-    table = np.zeros((len(rows), max(count, 1), 3), np.float32)
+    rows = [_point_rows(prompt, placement, spec) for prompt in prompts]
+    count = max(spec.pad_to or 1, *(len(row) for row in rows))
+    table = np.zeros((len(rows), count, 3), np.float32)
     table[:, :, 2] = _PADDING
     for slot, row in zip(table, rows, strict=True):
         slot[: len(row)] = row
@@ -202,21 +213,25 @@ def decoder_input(
 
 
 def prompt_length(prompt: Prompt, spec: PromptSpec) -> int:
-    """Rows that a prompt takes in the decoder's input before any filling up, at least 1."""
+    """Rows that a prompt takes in a decoder call of its own, at least 1."""
+    own = _own_rows(prompt) + (0 if prompt.box is not None else int(spec.padding_point))
+    return max(own, spec.pad_to or 1)
+
+
+def _own_rows(prompt: Prompt) -> int:
+    """Points, and two for a box."""
     points = 0 if prompt.point_coords is None else len(prompt.point_coords)
-    return max(1, points + (2 if prompt.box is not None else int(spec.padding_point)))
+    return points + (0 if prompt.box is None else 2)
 
 
-def _point_rows(
-    prompt: Prompt, scale: tuple[float, float], spec: PromptSpec
-) -> NDArray[np.float64]:
+def _point_rows(prompt: Prompt, placement: Placement, spec: PromptSpec) -> NDArray[np.float64]:
     """Rows ``(x, y, label)`` of one prompt in the model frame."""
     parts: list[NDArray[np.float64]] = []
     if prompt.point_coords is not None and prompt.point_labels is not None:
-        coords = points_to_frame(prompt.point_coords, scale)
+        coords = points_to_frame(prompt.point_coords, placement.scale)
         parts.append(np.column_stack([coords, prompt.point_labels]))
     if prompt.box is not None:
-        corners = box_to_frame(prompt.box, scale, spec.box_transform)
+        corners = box_to_frame(prompt.box, placement, spec.box_transform)
         parts.append(np.column_stack([corners, [_TOP_LEFT, _BOTTOM_RIGHT]]))
     elif spec.padding_point:
         parts.append(np.array([[0.0, 0.0, _PADDING]]))

@@ -166,7 +166,7 @@ def _step(values: Array, axis: int, size: int, interpolation: str) -> Array:
     if interpolation == "nearest":
         scale = np.float32(before) / np.float32(size)
         left = np.floor(np.arange(size).astype(np.float32) * scale).astype(int)
-        return np.take(values, np.minimum(left, before - 1), axis)
+        return np.asarray(np.take(values, np.minimum(left, before - 1), axis))
     if interpolation == "bilinear":
         position = np.maximum(position, 0)
         left = np.minimum(position.astype(int), before - 1)
@@ -178,10 +178,10 @@ def _step(values: Array, axis: int, size: int, interpolation: str) -> Array:
         samples, weights = [left - 1, left, left + 1, left + 2], _cubic_weights(x)
     shape = [1] * values.ndim
     shape[axis] = size
-    return sum(
-        w.reshape(shape) * np.take(values, np.clip(k, 0, before - 1), axis)
-        for k, w in zip(samples, weights, strict=True)
-    )
+    total = np.zeros(1, np.float32)
+    for k, w in zip(samples, weights, strict=True):
+        total = total + w.reshape(shape) * np.take(values, np.clip(k, 0, before - 1), axis)
+    return np.asarray(total)
 
 
 def _cubic_weights(x: Array) -> list[Array]:
@@ -189,10 +189,10 @@ def _cubic_weights(x: Array) -> list[Array]:
     a = np.float32(-0.75)
 
     def near(d: Array) -> Array:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
+        return np.asarray(((a + 2) * d - (a + 3)) * d * d + 1)
 
     def far(d: Array) -> Array:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        return np.asarray(((a * d - 5 * a) * d + 8 * a) * d - 4 * a)
 
     return [far(x + 1), near(x), near(1 - x), far(2 - x)]
 

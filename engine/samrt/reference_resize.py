@@ -136,8 +136,8 @@ def _averaged(image: Array, size: Size) -> Array:
         blocks = image.astype(np.int64).reshape(size[0], ny, size[1], nx, -1)
         sums = blocks.sum(axis=(1, 3)).reshape(*size, *image.shape[2:])
         if ny == nx == 2:
-            return (sums + 2) >> 2
-        return np.rint(sums.astype(np.float32) * (_F(1) / _F(ny * nx)))
+            return np.asarray((sums + 2) >> 2)
+        return np.asarray(np.rint(sums.astype(np.float32) * (_F(1) / _F(ny * nx))))
     values = image.astype(np.float32)
     for axis in (1, 0):
         lines = np.moveaxis(values, axis, 0)
@@ -258,7 +258,7 @@ def _mirrored(index: Array, n: int) -> Array:
     if n == 1:
         return np.zeros_like(index)
     place = np.abs(index) % (2 * n - 2)
-    return np.where(place < n, place, 2 * n - 2 - place)
+    return np.asarray(np.where(place < n, place, 2 * n - 2 - place))
 
 
 def _blurred(values: Array, axis: int, after: int) -> Array:
@@ -278,7 +278,7 @@ def _blurred(values: Array, axis: int, after: int) -> Array:
         pair = np.take(values, _mirrored(place - k, before), axis)
         pair = pair + np.take(values, _mirrored(place + k, before), axis)
         out += pair * weights[radius - k]
-    return out
+    return np.asarray(out)
 
 
 def _coefficients(values: Array, axis: int) -> Array:

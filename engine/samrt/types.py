@@ -116,6 +116,19 @@ class Prompt:
         put(self, "point_labels", labels)
         put(self, "mask_input", None if mask_input is None else _as_mask_input(mask_input))
 
+    @classmethod
+    def empty(cls) -> Prompt:
+        """Nothing asked in particular: for models that take no prompts."""
+        prompt = object.__new__(cls)
+        for item in fields(cls):
+            object.__setattr__(prompt, item.name, None)
+        return prompt
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is neither a box nor points nor a mask."""
+        return self.box is None and self.point_coords is None and self.mask_input is None
+
 
 def _array(value: ArrayLike, name: str) -> NDArray[Any]:
     try:
@@ -268,7 +281,8 @@ class Prediction:
 
     Attributes:
         masks: ``(M, H, W)`` bool at the size of the original image.
-        scores: ``(M,)`` float32, the model's own estimate of each mask's IoU.
+        scores: ``(M,)`` float32, the model's own estimate of each mask's IoU; for models whose
+            masks are classes the mean probability inside each mask, see :mod:`samrt.classes`.
         logits: ``(M, h, w)`` float32 low-resolution logits; ``logits[i]`` may be fed back as
             ``mask_input``.
         stability: ``(M,)`` float32 in [0, 1], IoU between the masks cut a little above and a
@@ -281,6 +295,7 @@ class Prediction:
         warnings: remarks, such as an empty mask or an assumed intensity window.
         mask_logits: ``(M, H, W)`` float32 logits (or probabilities, where the model thresholds
             those) at the size of the original image; only with ``return_logits=True``.
+        ranked_by: ``"predicted_iou"`` or ``"stability"``, what the model ranks its masks by.
     """
 
     masks: NDArray[np.bool_]
@@ -293,11 +308,12 @@ class Prediction:
     timings: Timings = field(default_factory=Timings)
     warnings: tuple[str, ...] = ()
     mask_logits: NDArray[np.float32] | None = None
+    ranked_by: str = "predicted_iou"
 
     @property
     def best(self) -> int:
-        """Index of the mask with the highest score; the first one of equals."""
-        return int(np.argmax(self.scores))
+        """Index of the highest ranked mask; the first one of equals."""
+        return int(np.argmax(self.stability if self.ranked_by == "stability" else self.scores))
 
     @property
     def low_res_masks(self) -> NDArray[np.float32]:

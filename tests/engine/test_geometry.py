@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from samrt.errors import OptionError
-from samrt.geometry import box_to_frame, place, points_to_frame
+from samrt.geometry import Placement, box_to_frame, place, points_to_frame
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,15 @@ def test_x_uses_the_horizontal_factor() -> None:
 
 def test_boxes_become_two_corners() -> None:
     box = (1.0, 2.0, 3.0, 5.0)
-    assert box_to_frame(box, (0.5, 1.5), "scale").tolist() == [[1.5, 1.0], [4.5, 2.5]]
-    assert box_to_frame(box, (0.5, 1.5), "truncate").tolist() == [[1.0, 1.0], [4.0, 2.0]]
+    placement = Placement((10, 20), (5, 30), (8, 30), (0.5, 1.5))
+    assert box_to_frame(box, placement, "scale").tolist() == [[1.5, 1.0], [4.5, 2.5]]
+    assert box_to_frame(box, placement, "truncate").tolist() == [[1.0, 1.0], [4.0, 2.0]]
+    # min(8 / 10, 30 / 20) = 0.8 on both axes
+    assert box_to_frame(box, placement, "truncate_longest").tolist() == [[0.0, 1.0], [2.0, 4.0]]
 
 
 def test_unknown_rules_are_refused() -> None:
     with pytest.raises(OptionError, match="'squeeze'"):
         place((1, 1), (2, 2), "squeeze")
     with pytest.raises(OptionError, match="'round'"):
-        box_to_frame((0, 0, 1, 1), (1, 1), "round")
+        box_to_frame((0, 0, 1, 1), place((1, 1), (1, 1), "stretch"), "round")

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from samrt.errors import BundleError
 from samrt.manifest import TensorSpec, parse_manifest
-from samrt.postprocess import mask_indices
 
 
 def edited(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -72,15 +69,33 @@ def test_optional_keys_have_defaults(manifest_doc: dict[str, Any]) -> None:
         ("input.pad.mode", "none", "leaves the frame unfilled"),
         ("input.normalize.std", [1.0, 0.0, 1.0], "input.normalize.std[1]: got 0.0"),
         ("input.normalize.mean", ..., "input.normalize.mean: missing"),
+        ("input.resize.rounding", "up", "input.resize.rounding: got 'up'"),
+        ("input.resize.rounding", "truncate", "'truncate' does not exist for bilinear_antialias"),
+        ("input.resize.via", [[8, 8]], "input.resize.via: needs a bspline"),
+        ("input.resize.via", [[8]], "input.resize.via[0]: has 1 items"),
+        ("input.normalize.divisor", 0, "input.normalize.divisor: got 0"),
         ("input.channel_order", "GBR", "input.channel_order"),
         ("prompts.box", "yes", "prompts.box: expected boolean"),
         ("prompts.max_points", 0, "prompts.max_points: got 0"),
         ("prompts.points", False, "prompts.box_and_points: true although"),
+        ("prompts.pad_to", 0, "prompts.pad_to: got 0"),
+        ("prompts.pad_to", 6, "padding_point must be false"),
+        ("prompts.box_transform", "floor", "prompts.box_transform: got 'floor'"),
         ("output.num_masks", 3, "mask index 3 with num_masks 3"),
         ("output.single_mask_index", 9, "mask index 9 with num_masks 4"),
         ("output.threshold", float("nan"), "output.threshold: must be finite"),
         ("output.threshold_space", "odds", "output.threshold_space"),
         ("output.stability_offset", 0, "output.stability_offset"),
+        ("output.kind", "labels", "output.kind: got 'labels'"),
+        ("output.mask_choice", "area", "output.mask_choice: got 'area'"),
+        ("output.multimask", "some", "output.multimask: got 'some'"),
+        ("output.single_mask", "stable", "output.stable: belongs to single_mask 'stable'"),
+        ("output.stable", {"offset": 0.05, "score": 0.98}, "output.stable: belongs to"),
+        ("output.stable", {"offset": 0.05}, "output.stable.score: missing"),
+        ("output.stable", {"offset": 0.0, "score": 0.5}, "output.stable.offset: got 0.0"),
+        ("output.logit_limit", 0, "output.logit_limit: got 0"),
+        ("output.resize.interpolation", "area", "output.resize.interpolation: got 'area'"),
+        ("output.resize.interpolation", "bicubic", "'bicubic' takes one step"),
         ("output.low_res_size", [16, 16], "mask_input float32[N, 1, 32, 32] should be"),
         ("precision", "int8", "no encoder of precision int8"),
         ("artifacts", [], "artifacts: has 0 items"),
@@ -153,14 +168,3 @@ def test_a_model_without_mask_prompts_needs_no_mask_inputs(manifest_doc: dict[st
     decoder = manifest_doc["artifacts"][1]
     decoder["inputs"] = [i for i in decoder["inputs"] if "mask_input" not in i["name"]]
     assert parse_manifest(manifest_doc).prompts.mask is False
-
-
-def test_rule_for_a_single_mask(manifest_doc: dict[str, Any]) -> None:
-    """``index`` is SAM's rule, ``best`` takes what the model itself ranks highest."""
-    by_index = parse_manifest(manifest_doc).output
-    best = replace(by_index, single_mask="best")
-    scores = np.array([0.1, 0.3, 0.9, 0.2], np.float32)
-    assert by_index.single_mask == "index"
-    assert mask_indices(by_index, scores, multimask=False) == (0,)
-    assert mask_indices(best, scores, multimask=False) == (2,)
-    assert mask_indices(best, scores, multimask=True) == (1, 2, 3)

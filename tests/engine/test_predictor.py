@@ -110,10 +110,11 @@ def test_single_and_multi_mask_pick_the_manifest_s_masks(ready: Predictor) -> No
     assert single.masks.shape == (1, 48, 80)
     assert several.masks.shape == (3, 48, 80)
     prompt = several.prompt
+    from samrt.decoding import placement_of
     from samrt.prompts import decoder_input
 
-    manifest = ready._model.bundle.manifest
-    tokens = decoder_input([prompt], ready.embedding.scale, manifest.prompts, (32, 32))
+    where = placement_of(ready.embedding)
+    tokens = decoder_input([prompt], where, ready.manifest.prompts, (32, 32))
     logits, scores = ready._model.run_decoder(ready.embedding.features, tokens)
     np.testing.assert_allclose(single.logits, logits[0, :1], atol=1e-6)
     np.testing.assert_allclose(several.logits, logits[0, 1:], atol=1e-6)
@@ -134,10 +135,11 @@ def test_the_fixture_would_show_a_wrong_batch(ready: Predictor) -> None:
     """Padding, order and every prompt kind change the fixture's answer."""
     from dataclasses import replace
 
+    from samrt.decoding import placement_of
     from samrt.prompts import decoder_input
 
-    spec = ready._model.bundle.manifest.prompts
-    tokens = decoder_input([KINDS["box"]], (1.0, 1.0), spec, (32, 32))
+    where = placement_of(ready.embedding)
+    tokens = decoder_input([KINDS["box"]], where, ready.manifest.prompts, (32, 32))
     padded = replace(
         tokens,
         point_coords=np.pad(tokens.point_coords, ((0, 0), (0, 1), (0, 0))),

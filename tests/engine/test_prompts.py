@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 
 from samrt import Prompt, PromptError
+from samrt.geometry import Placement, place
 from samrt.manifest import PromptSpec
-from samrt.prompts import decoder_input, make_prompt, prompt_length
+from samrt.prompts import check_prompt, decoder_input, make_prompt, prompt_length
 
 SIZE = (48, 80)
 LOW = (8, 8)
+PLACEMENT = Placement(SIZE, (96, 240), (96, 240), (2.0, 3.0))
 SPEC = PromptSpec(
     box=True,
     points=True,
@@ -23,6 +26,9 @@ SPEC = PromptSpec(
     padding_point=True,
     padding_inert=False,
 )
+
+
+NOTHING = {"box": False, "points": False, "mask": False, "box_and_points": False}
 
 
 def point(x: float, y: float, label: int = 1) -> dict[str, Any]:
@@ -88,6 +94,18 @@ def test_what_does_not_fit_the_image_is_refused(fields: dict[str, Any], text: st
             {"point_coords": [[1, 1], [2, 2]], "point_labels": [1, 1]},
             "got 2 points, this model takes at most 1",
         ),
+        (
+            {"pad_to": 3},
+            {"box": (1, 1, 5, 5), "point_coords": [[1, 1], [2, 2]], "point_labels": [1, 0]},
+            "has 4 rows, this model takes at most 3: a point is one row, a box two",
+        ),
+        (
+            {"pad_to": 2},
+            {"point_coords": [[1, 1]] * 3, "point_labels": [1] * 3},
+            "has 3 rows, this model takes at most 2",
+        ),
+        (NOTHING, {"box": (1, 1, 5, 5)}, r"takes no prompts.*Prompt\.empty\(\)"),
+        (NOTHING, {"mask_input": np.zeros(LOW)}, "takes no prompts"),
     ],
 )
 def test_what_the_model_does_not_take_is_refused(
@@ -100,7 +118,7 @@ def test_what_the_model_does_not_take_is_refused(
 
 def rows(prompts: list[Prompt], spec: PromptSpec = SPEC) -> list[list[list[float]]]:
     """``(x, y, label)`` rows of each prompt as the decoder gets them, scale (2, 3)."""
-    tokens = decoder_input(prompts, (2.0, 3.0), spec, LOW)
+    tokens = decoder_input(prompts, PLACEMENT, spec, LOW)
     assert tokens.point_coords.dtype == tokens.point_labels.dtype == np.float32
     assert tokens.point_coords.flags.c_contiguous
     assert tokens.point_labels.flags.c_contiguous
@@ -150,9 +168,52 @@ def test_the_length_is_that_of_the_table(padding: bool) -> None:
 def test_mask_inputs_stay_with_their_prompt() -> None:
     mask = np.arange(64, dtype=np.float32).reshape(LOW)
     prompts = [Prompt(box=(1, 2, 5, 6)), Prompt(mask_input=mask), Prompt(**point(1, 1))]
-    tokens = decoder_input(prompts, (1.0, 1.0), SPEC, LOW)
+    tokens = decoder_input(prompts, PLACEMENT, SPEC, LOW)
     assert tokens.has_mask_input.tolist() == [0.0, 1.0, 0.0]
     assert tokens.mask_input.shape == (3, 1, 8, 8)
     np.testing.assert_array_equal(tokens.mask_input[1, 0], mask)
     assert not tokens.mask_input[[0, 2]].any()
     assert {a.dtype for a in tokens.feeds().values()} == {np.dtype(np.float32)}
+
+
+def test_models_may_want_a_fixed_number_of_rows() -> None:
+    """EfficientSAM: six rows, no padding point of its own; the filling is the same label."""
+    spec = replace(SPEC, padding_point=False, pad_to=6)
+    box = Prompt(box=(1, 2, 5, 6))
+    full = Prompt(box=(1, 2, 5, 6), point_coords=[[7, 8]] * 4, point_labels=[1] * 4)
+    assert rows([box], spec) == [[*BOX_ROWS, PAD, PAD, PAD, PAD]]
+    assert rows([full], spec) == [[[21, 16, 1]] * 4 + BOX_ROWS]
+    assert rows([box, full], spec) == rows([box], spec) + rows([full], spec)
+    assert {prompt_length(p, spec) for p in (box, full, Prompt(**point(1, 1)))} == {6}
+
+
+def test_an_empty_prompt_is_for_models_without_prompts() -> None:
+    empty = Prompt.empty()
+    assert empty.is_empty
+    assert not Prompt(box=(1, 2, 5, 6)).is_empty
+    with pytest.raises(PromptError, match="empty prompt: this model takes box and points and mask"):
+        check_prompt(empty, SIZE, spec=SPEC)
+    check_prompt(empty, SIZE, spec=replace(SPEC, **NOTHING))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="empty prompt: give a box"):
+        Prompt()
+    copied = pickle.loads(pickle.dumps(empty))
+    assert copied.is_empty
+
+
+def test_boxes_by_the_factor_of_the_longest_side() -> None:
+    """LiteMedSAM: int(coordinate * 256 / max(H, W)), not by the quotient of the rounded sizes."""
+    placement = place((523, 700), (256, 256), "longest_side")
+    assert placement.input_size == (191, 256)
+    spec = replace(SPEC, box_transform="truncate_longest")
+    prompt = Prompt(box=(20, 270, 202, 436), **point(7, 8))
+    tokens = decoder_input([prompt], placement, spec, LOW)
+    factor = 256 / 700
+    corners = [[int(20 * factor), int(270 * factor)], [int(202 * factor), int(436 * factor)]]
+    assert tokens.point_coords[0, 1:].tolist() == corners
+    np.testing.assert_allclose(tokens.point_coords[0, 0], [7 * 256 / 700, 8 * 191 / 523])
+    # Where the two factors disagree: 256 / 700 is more than 191 / 523.
+    low = Prompt(box=(1, 1, 700, 492.2))
+    by_factor = decoder_input([low], placement, spec, LOW).point_coords[0, 1, 1]
+    by_sizes = decoder_input([low], placement, replace(spec, box_transform="truncate"), LOW)
+    assert by_factor == int(492.2 * 256 / 700) == 180
+    assert by_sizes.point_coords[0, 1, 1] == int(492.2 * 191 / 523) == 179

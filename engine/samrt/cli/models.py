@@ -42,6 +42,7 @@ def _describe(name: str, path: Path) -> dict[str, Any]:
     except SamrtError as exc:
         return {"name": name, "path": str(path), "error": str(exc)}
     manifest = bundle.manifest
+    files = [item for artifact in manifest.artifacts for item in artifact.all_files]
     return {
         "name": manifest.name,
         "model_id": bundle.model_id,
@@ -49,11 +50,11 @@ def _describe(name: str, path: Path) -> dict[str, Any]:
         "variant": manifest.variant,
         "precisions": list(bundle.precisions()),
         "input_size": list(manifest.input.size),
-        "bytes": sum(artifact.bytes for artifact in manifest.artifacts),
+        "bytes": sum(item.bytes for item in files),
         "license": manifest.source["license"],
         "intended_use": manifest.source["intended_use"],
         "sha256": bundle.sha256,
-        "files": {a.file: {"bytes": a.bytes, "sha256": a.sha256} for a in manifest.artifacts},
+        "files": {item.file: {"bytes": item.bytes, "sha256": item.sha256} for item in files},
         "path": str(path),
     }
 

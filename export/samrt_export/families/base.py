@@ -74,6 +74,7 @@ class Family:
     title: for people.
     variants: names of its sizes.
     whole: the frame of the published checkpoints.
+    default_size: the frame that the family runs at, if its tables are of another one.
     license, intended_use: defaults of the manifest's `source`.
     build: network for a variant and a frame, weights not set (called on the meta device).
     shapes: keys and shapes of a checkpoint of a variant, given its own frame.
@@ -100,6 +101,7 @@ class Family:
     emit_decoder: EmitDecoder
     adapt: Callable[[Mapping[str, Tensor], str, Frame], dict[str, Tensor]]
     ignorable: tuple[str, ...] = ()
+    default_size: Size | None = None
     any_whole: bool = False
     resizable: bool = False
     croppable: bool = False
@@ -117,6 +119,8 @@ class Family:
         Raises ValueError where the family does not allow it or the size does not fit.
         """
         own = whole or self.whole
+        if image_size is None and crop is None:
+            image_size = self.default_size
         if image_size is not None and crop is not None:
             raise ValueError("give either an image size or a crop of the padding, not both")
         if image_size is None and crop is None:

@@ -122,6 +122,16 @@ def emit_sam_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
     emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)
 
 
+def emit_box_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
+    """SAM's decoder for families that take no mask prompts."""
+    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes, mask_prompts=False)
+
+
+def emit_prompt_free_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
+    """SAM's decoder without any prompt."""
+    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes, prompt_free=True)
+
+
 def on_meta(build: Callable[[], Network]) -> Network:
     """A network without memory for its weights."""
     with torch.device("meta"):

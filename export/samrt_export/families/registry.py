@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from samrt.errors import OptionError
+from samrt_export.families import efficient_sam, rules, sam2
 from samrt_export.families import networks as n
-from samrt_export.families import rules
 from samrt_export.families.base import Family
 from samrt_export.nets.decoder import DecoderConfig
 
 USE = "Interactive segmentation for research and engineering. Not for clinical use."
 UNKNOWN = "as stated by the origin of the checkpoint (not known to samrt)"
 SQUARE = (1024, 1024)
+NINE_MASKS = DecoderConfig(num_mask_tokens=9)
+"""Eight organs and the background."""
 
 
 def _sam_preset(variant: str) -> str:
@@ -45,7 +47,7 @@ MEDSAM = Family(
     shapes=lambda variant, frame: n.vit_checkpoint("medsam", frame),
     rules=lambda variant, frame: rules.medsam(frame),
     emit_encoder=n.emit_vit_encoder,
-    emit_decoder=n.emit_sam_decoder,
+    emit_decoder=n.emit_box_decoder,
     adapt=lambda state, variant, frame: n.adapt_vit(state, "medsam", frame),
     resizable=True,
 )
@@ -115,7 +117,7 @@ LITE_MEDSAM = Family(
     ),
     rules=lambda variant, frame: rules.lite_medsam(frame),
     emit_encoder=n.emit_tiny_vit_encoder,
-    emit_decoder=n.emit_sam_decoder,
+    emit_decoder=n.emit_box_decoder,
     adapt=n.keep,
 )
 EDGE_SAM = Family(
@@ -136,9 +138,74 @@ EDGE_SAM = Family(
     multiple=32,
 )
 
+
+def _efficient_sam(variant: str, name: str, title: str) -> Family:
+    return Family(
+        name=name,
+        title=title,
+        variants=(variant,),
+        whole=SQUARE,
+        license="Apache-2.0 (weights of the EfficientSAM authors)",
+        intended_use=USE,
+        build=efficient_sam.build,
+        shapes=efficient_sam.shapes,
+        rules=lambda variant, frame: rules.efficient_sam(frame),
+        emit_encoder=efficient_sam.emit_encoder,
+        emit_decoder=efficient_sam.emit_mask_decoder,
+        adapt=n.keep,
+        resizable=True,
+    )
+
+
+EFFICIENT_SAM_TI = _efficient_sam("vit_ti", "efficient_sam_ti", "EfficientSAM-Ti")
+EFFICIENT_SAM_S = _efficient_sam("vit_s", "efficient_sam_s", "EfficientSAM-S")
+SAMED = Family(
+    name="samed",
+    title="SAMed",
+    variants=("vit_b",),
+    whole=SQUARE,
+    default_size=(512, 512),
+    license=UNKNOWN,
+    intended_use="Segmentation of eight abdominal organs for research. Not for clinical use.",
+    build=lambda variant, frame: n.build_vit("samed", frame, NINE_MASKS),
+    shapes=lambda variant, frame: n.vit_checkpoint("samed", frame, NINE_MASKS),
+    rules=lambda variant, frame: rules.samed(frame),
+    emit_encoder=n.emit_vit_encoder,
+    emit_decoder=n.emit_prompt_free_decoder,
+    adapt=lambda state, variant, frame: n.adapt_vit(state, "samed", frame),
+    resizable=True,
+)
+SAM2 = Family(
+    name="sam2",
+    title="SAM 2.1 (single images)",
+    variants=("sam2.1_hiera_t",),
+    whole=SQUARE,
+    license="Apache-2.0 (weights of Meta AI; fine-tunes: as stated by their origin)",
+    intended_use=USE,
+    build=sam2.build,
+    shapes=sam2.shapes,
+    rules=lambda variant, frame: rules.sam2(frame),
+    emit_encoder=sam2.emit_encoder,
+    emit_decoder=sam2.emit_image_decoder,
+    adapt=sam2.adapt,
+    ignorable=sam2.VIDEO_ONLY,
+)
+
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (SAM, MEDSAM, SAM_MED2D, MEDICAL_SAM_ADAPTER, MOBILE_SAM, LITE_MEDSAM, EDGE_SAM)
+    for family in (
+        SAM,
+        MEDSAM,
+        SAM_MED2D,
+        MEDICAL_SAM_ADAPTER,
+        MOBILE_SAM,
+        LITE_MEDSAM,
+        EDGE_SAM,
+        EFFICIENT_SAM_TI,
+        EFFICIENT_SAM_S,
+        SAMED,
+        SAM2,
+    )
 }
 
 

@@ -12,7 +12,6 @@ from samrt_export.families.base import Frame
 Rules = dict[str, Any]
 SAM_MEAN, SAM_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-BYTE = 1 / 255
 ALL_PROMPTS: Rules = {
     "box": True,
     "points": True,
@@ -32,14 +31,16 @@ BOX_ONLY: Rules = {
 }
 
 
-def picture(frame: Frame, resize: tuple[str, str], normalize: Rules, *, pad: bool = False) -> Rules:
-    """The `input` part."""
+def picture(
+    frame: Frame, resize: tuple[str, str], normalize: Rules, *, pad: bool = False, **more: Any
+) -> Rules:
+    """The `input` part; `more` goes into `resize`."""
     edge: Rules = {"mode": "none"}
     if pad:
         edge = {"mode": "right_bottom", "value": 0.0, "when": "after_normalize"}
     return {
         "size": list(frame.size),
-        "resize": {"kind": resize[0], "interpolation": resize[1]},
+        "resize": {"kind": resize[0], "interpolation": resize[1], **more},
         "pad": edge,
         "normalize": normalize,
         "channel_order": "RGB",
@@ -47,9 +48,10 @@ def picture(frame: Frame, resize: tuple[str, str], normalize: Rules, *, pad: boo
     }
 
 
-def mean_std(mean: list[float], std: list[float], scale: float = 1.0) -> Rules:
-    """(x * scale - mean) / std."""
-    return {"kind": "mean_std", "mean": mean, "std": std, "scale": scale}
+def mean_std(mean: list[float], std: list[float], divisor: float = 1.0) -> Rules:
+    """(x / divisor - mean) / std."""
+    more = {} if divisor == 1.0 else {"divisor": divisor}
+    return {"kind": "mean_std", "mean": mean, "std": std, "scale": 1.0, **more}
 
 
 def masks(
@@ -90,7 +92,9 @@ def sam(frame: Frame) -> Rules:
 def medsam(frame: Frame) -> Rules:
     """MedSAM: stretched, 0..1 over the image, probabilities cut after interpolation."""
     return {
-        "input": picture(frame, ("stretch", "bspline_antialias"), {"kind": "min_max"}),
+        "input": picture(
+            frame, ("stretch", "bspline_antialias"), {"kind": "min_max"}, rounding="truncate"
+        ),
         "prompts": dict(BOX_ONLY),
         "output": masks(
             frame, 16, resize=("direct", "bilinear"), threshold=0.5, threshold_space="probability"
@@ -117,14 +121,19 @@ def sam_med2d(frame: Frame) -> Rules:
 
 
 def efficient_sam(frame: Frame) -> Rules:
-    """EfficientSAM: no antialiasing, six prompt rows, bicubic masks."""
+    """EfficientSAM: no antialiasing, six prompt rows, bicubic masks.
+
+    A background point has no embedding of its own there, its position alone counts.
+    """
     return {
         "input": picture(
-            frame, ("stretch", "bilinear_float"), mean_std(IMAGENET_MEAN, IMAGENET_STD, BYTE)
+            frame,
+            ("stretch", "bilinear"),
+            mean_std(IMAGENET_MEAN, IMAGENET_STD, 255.0),
+            rounding="none",
         ),
         "prompts": {
             **ALL_PROMPTS,
-            "negative_points": False,
             "mask": False,
             "padding_point": False,
             "pad_to": 6,
@@ -137,7 +146,7 @@ def medical_sam_adapter(frame: Frame) -> Rules:
     """Medical SAM Adapter: 0..1 only; masks are the first mask tokens, enlarged by repetition."""
     return {
         "input": picture(
-            frame, ("stretch", "bilinear_antialias"), mean_std([0.0] * 3, [1.0] * 3, BYTE)
+            frame, ("stretch", "bilinear_antialias"), mean_std([0.0] * 3, [1.0] * 3, 255.0)
         ),
         "prompts": dict(ALL_PROMPTS),
         "output": masks(frame, 16, several=(0, 1, 2), resize=("two_step", "nearest")),
@@ -145,13 +154,39 @@ def medical_sam_adapter(frame: Frame) -> Rules:
 
 
 def sam2(frame: Frame) -> Rules:
-    """SAM 2.1 on single images."""
+    """SAM 2.1 on single images; its graph adds the padding point itself."""
     return {
         "input": picture(
             frame,
-            ("stretch", "bilinear_antialias_float"),
-            mean_std(IMAGENET_MEAN, IMAGENET_STD, BYTE),
+            ("stretch", "bilinear_antialias"),
+            mean_std(IMAGENET_MEAN, IMAGENET_STD, 255.0),
+            rounding="none",
         ),
-        "prompts": dict(ALL_PROMPTS),
-        "output": masks(frame, 16, resize=("direct", "bilinear")),
+        "prompts": {**ALL_PROMPTS, "padding_point": False},
+        "output": masks(frame, 16, resize=("direct", "bilinear"), logit_limit=32.0),
+    }
+
+
+def samed(frame: Frame) -> Rules:
+    """SAMed: no prompt; background and eight organs compete for every pixel."""
+    return {
+        "input": picture(
+            frame,
+            ("stretch", "bspline_corners"),
+            mean_std([0.0] * 3, [1.0] * 3, 255.0),
+            rounding="none",
+            via=[[224, 224]],
+        ),
+        "prompts": {
+            **BOX_ONLY,
+            "box": False,
+            "padding_point": False,
+        },
+        "output": masks(
+            frame,
+            16,
+            count=9,
+            several=tuple(range(1, 9)),
+            kind="classes",
+        ),
     }

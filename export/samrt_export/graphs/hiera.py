@@ -1,4 +1,4 @@
-"""SAM 2.1's image encoder as an ONNX graph: static windows, pooling without copies, merged steps."""
+"""SAM 2.1's image encoder as an ONNX graph: static windows, cheap pooling, merged steps."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from math import lcm
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,11 @@ class HieraConfig:
             raise ValueError(
                 f"got {len(self.stages)} stages and {len(self.windows)} windows; expected {STAGES}"
             )
-        unit = PATCH_STRIDE * max(self.windows[0], 1 << (STAGES - 1))
+        if any(window % 2 for window in self.windows[:-1]):
+            raise ValueError(
+                f"windows are {self.windows}; all but the last must be even, as they are pooled"
+            )
+        unit = PATCH_STRIDE * lcm(self.windows[0], 1 << (STAGES - 1))
         if any(side < 1 or side % unit for side in self.image_size):
             raise ValueError(
                 f"image size {self.image_size} (height, width) does not fit this Hiera, whose "

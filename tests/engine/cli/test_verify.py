@@ -150,7 +150,9 @@ def test_another_checkpoint(
     assert document["passed"] is False
     assert document["comparison"]["passed"] is False
     assert document["comparison"]["masks"]["iou_worst"] < 0.99
-    assert document["comparison"]["outputs"]["low_res_masks"]["max_abs"] == pytest.approx(0.4, rel=1e-4)
+    assert document["comparison"]["outputs"]["low_res_masks"]["max_abs"] == pytest.approx(
+        0.4, rel=1e-4
+    )
 
 
 def test_pictures_of_the_user(

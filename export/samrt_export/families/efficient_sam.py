@@ -1,0 +1,50 @@
+"""EfficientSAM: a plain ViT, six prompt rows, no mask prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from samrt_export.families.base import EMBEDDING, Frame, Network, Shapes
+from samrt_export.families.networks import on_meta, prompt_config, shapes_of
+from samrt_export.graph import GraphBuilder
+from samrt_export.graphs.efficient_decoder import emit_decoder, hoist
+from samrt_export.graphs.efficient_vit import emit_efficient_vit
+from samrt_export.nets.efficient_decoder import (
+    EfficientDecoderConfig,
+    EfficientMaskDecoder,
+    EfficientPromptEncoder,
+    decode,
+)
+from samrt_export.nets.efficient_vit import EFFICIENT_VIT_PRESETS, EfficientSamEncoder
+
+VARIANTS = {"vit_ti": "efficient_sam_ti", "vit_s": "efficient_sam_s"}
+
+
+def build(variant: str, frame: Frame) -> Network:
+    """EfficientSAM of one size."""
+    cfg = replace(EFFICIENT_VIT_PRESETS[VARIANTS[variant]], image_size=frame.size)
+    return Network(
+        EfficientSamEncoder(cfg),
+        EfficientPromptEncoder(prompt_config(frame, 16)),
+        EfficientMaskDecoder(EfficientDecoderConfig()),
+        decode,
+    )
+
+
+def shapes(variant: str, frame: Frame) -> Shapes:
+    """Keys and shapes of the checkpoint."""
+    return shapes_of(on_meta(lambda: build(variant, frame)))
+
+
+def emit_encoder(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
+    """The encoder, followed by what the decoder needs and no prompt changes."""
+    with g.scope("image_encoder"):
+        embedding = emit_efficient_vit(g, network.image_encoder, image)  # type: ignore[arg-type]
+    with g.scope("mask_decoder"):
+        extra = hoist(g, network.prompt_encoder, network.mask_decoder, embedding)  # type: ignore[arg-type]
+    return {EMBEDDING: embedding, **{k: v for k, v in extra.items() if k != EMBEDDING}}
+
+
+def emit_mask_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
+    """EfficientSAM's mask decoder."""
+    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)  # type: ignore[arg-type]
