@@ -86,7 +86,7 @@ native: $(VENV)/.test ## build the C++ extension in place, for work on the sourc
 bench-kernels: $(VENV)/.test ## time the kernels against Pillow, NumPy and PyTorch
 	@$(BIN)/python benchmarks/kernels.py --runs $(BENCH_RUNS) --json $(BENCH_JSON)
 
-$(CPP_BUILD)/golden.bin: cpp_ext/tests/make_golden.py engine/samrt/reference.py | $(VENV)/.runtime
+$(CPP_BUILD)/golden.bin: cpp_ext/tests/make_golden.py $(wildcard engine/samrt/reference*.py) | $(VENV)/.runtime
 	@PYTHONPATH=engine $(BIN)/python cpp_ext/tests/make_golden.py $@
 
 $(CPP_BUILD)/sanitized: $(CPP_SOURCES) $(CPP_HEADERS) | $(CPP_BUILD)/golden.bin

@@ -9,6 +9,7 @@ and the bytes, integers 64 bits, numbers IEEE doubles.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt import reference
+from samrt.reference_resize import resize_exactly
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SIZES = [
@@ -63,14 +65,33 @@ def images(out: Writer, rng: np.random.Generator) -> None:
     for before, after in SIZES:
         for channels in (1, 3):
             image = picture(rng, before, channels)
-            for kind in ("bilinear_antialias", "bicubic", "nearest"):
+            for kind in ("bilinear_antialias", "bicubic", "nearest", "area"):
                 expected = reference.resize(image, after, kind)
-                out.case("resize", kind, *before, channels, *after, image, expected)
-            for kind in ("area", "bilinear"):
-                exact = reference.resize_exactly(image, after, kind)
-                out.case("resize_float", kind, *before, channels, *after, image, exact)
-    for i in range(12):
+                out.case("resize", kind, "nearest", *before, channels, *after, image, expected)
+            for kind, rounding in (
+                ("bspline_antialias", "truncate"),
+                ("bspline_corners", "nearest"),
+            ):
+                expected = reference.resize(image, after, kind, rounding)
+                out.case("resize", kind, rounding, *before, channels, *after, image, expected)
+            exact = resize_exactly(image, after, "bilinear")
+            out.case("resize_float", "bilinear", "nearest", *before, channels, *after, image, exact)
+    for before, ratio in (((40, 36), (2, 2)), ((45, 60), (3, 4)), ((7, 31), (7, 1))):
+        image = picture(rng, before, 3)
+        after = (before[0] // ratio[0], before[1] // ratio[1])
+        expected = reference.resize(image, after, "area")
+        out.case("resize", "area", "nearest", *before, 3, *after, image, expected)
+    rules: tuple[tuple[str, str, int, float], ...] = (
+        ("bilinear_antialias", "nearest", 0, 1.0),
+        ("bilinear", "none", 0, 255.0),
+        ("bilinear_antialias", "none", 0, 255.0),
+        ("bspline_antialias", "truncate", 0, 1.0),
+        ("bspline_corners", "none", 20, 255.0),
+        ("bicubic", "nearest", 0, 3.0),
+    )
+    for i, (kind, rounding, via, divisor) in itertools.product(range(12), rules):
         before, after = SIZES[i % len(SIZES)]
+        steps = [(via, via)] if via else []
         channels = 1 if i % 3 == 2 else 3
         image = picture(rng, before, channels)
         frame = (after[0] + i % 4, after[1] + i % 3)
@@ -80,17 +101,18 @@ def images(out: Writer, rng: np.random.Generator) -> None:
         }  # fmt: skip
         for dtype in ("float32", "float16"):
             expected = reference.preprocess(
-                image, out_size=frame, resized=after, interpolation="bilinear_antialias",
-                mean=MEAN, std=STD, out_dtype=dtype, **options,
+                image, out_size=frame, resized=after, interpolation=kind, rounding=rounding,
+                via=steps, divisor=divisor, mean=MEAN, std=STD, out_dtype=dtype, **options,
             )  # fmt: skip
             out.case(
-                "preprocess", *before, channels, *after, *frame, *MEAN, *STD,
+                "preprocess", kind, rounding, via, divisor, *before, channels, *after, *frame,
+                *MEAN, *STD,
                 *options.values(), dtype == "float16", image, expected,
             )  # fmt: skip
     types: tuple[Any, ...] = (np.uint16, np.int16, np.float32)
-    for i, kind in enumerate(types):
+    for i, dtype in enumerate(types):
         for before, after in SIZES[:10]:
-            deep = (rng.normal(0, 900, before) + 1000 * (i == 0)).astype(kind)
+            deep = (rng.normal(0, 900, before) + 1000 * (i == 0)).astype(dtype)
             window = (-100.5, 700.0) if i else (300.0, 1700.0)
             values = reference.preprocess_window(
                 deep, window=window, out_size=after, resized=after, mean=(0, 0, 0), std=(1, 1, 1),
@@ -113,11 +135,16 @@ def logits(out: Writer, rng: np.random.Generator) -> None:
         if i % 3 == 0:
             y, x = np.mgrid[:low, :low] / low
             values[:] = (9 - 60 * np.hypot(y - 0.4, x - 0.5)).astype(np.float32)
-        expected = reference.upscale_logits(values, frame=(frame, frame), crop=crop, out=size)
         stable = reference.stability(values, 0.25, 0.5)
-        out.case(
-            "logits", count, low, low, frame, frame, *crop, *size, values, expected, stable
-        )  # fmt: skip
+        for kind in ("bilinear", "nearest", "bicubic"):
+            whole = (low, low) if kind == "bicubic" else (frame, frame)
+            part = (min(crop[0], whole[0]), min(crop[1], whole[1]))
+            expected = reference.upscale_logits(
+                values, frame=whole, crop=part, out=size, interpolation=kind
+            )
+            out.case(
+                "logits", kind, count, low, low, *whole, *part, *size, values, expected, stable
+            )  # fmt: skip
 
 
 def regions(out: Writer, rng: np.random.Generator) -> None:

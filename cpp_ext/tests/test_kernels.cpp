@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -18,6 +19,8 @@
 #include <vector>
 
 #include "samrt/masks.hpp"
+#include "samrt/parallel.hpp"
+#include "samrt/pool.hpp"
 #include "samrt/postprocess.hpp"
 #include "samrt/preprocess.hpp"
 #include "samrt/rle.hpp"
@@ -81,13 +84,14 @@ std::size_t product(int a, int b, int c = 1) {
 
 bool check_resize(Reader& in, int threads, bool exact) {
     const Interpolation kind = parse_interpolation(in.text());
+    const Rounding rounding = parse_rounding(in.text());
     ByteImage image;
     image.height = in.integer(), image.width = in.integer(), image.channels = in.integer();
     const int height = in.integer(), width = in.integer();
     const Bytes source = in.array<std::uint8_t>();
     image.data = source.data();
     Bytes got(product(height, width, image.channels));
-    resize(image, height, width, kind, threads, got.data());
+    resize(image, height, width, kind, rounding, threads, got.data());
     if (exact) return got == in.array<std::uint8_t>();
     return within(got, in.array<double>(), 0.502);
 }
@@ -95,6 +99,10 @@ bool check_resize(Reader& in, int threads, bool exact) {
 bool check_preprocess(Reader& in, int threads) {
     ByteImage image;
     PreprocessPlan plan;
+    plan.interpolation = parse_interpolation(in.text());
+    plan.rounding = parse_rounding(in.text());
+    if (const int via = in.integer(); via != 0) plan.via.emplace_back(via, via);
+    plan.divisor = static_cast<float>(in.number());
     image.height = in.integer(), image.width = in.integer(), image.channels = in.integer();
     plan.height = in.integer(), plan.width = in.integer();
     plan.frame_height = in.integer(), plan.frame_width = in.integer();
@@ -134,6 +142,7 @@ bool check_window(Reader& in, int threads) {
 
 bool check_logits(Reader& in, int threads) {
     MaskPlan plan;
+    plan.interpolation = parse_upscaling(in.text());
     for (int* size : {&plan.count, &plan.low_height, &plan.low_width, &plan.frame_height,
                       &plan.frame_width, &plan.crop_height, &plan.crop_width, &plan.out_height,
                       &plan.out_width})
@@ -221,15 +230,56 @@ bool check(const std::string& name, Reader& in, int threads) {
     throw std::runtime_error("unknown case '" + name + "'");
 }
 
+// Blocks come back, at most two and 64 MiB of them, and none is ever given away twice.
+bool pool_keeps_its_word() {
+    constexpr std::size_t mib = std::size_t{1} << 20;
+    BlockPool pool;
+    void* a = pool.take(3 * mib);
+    std::memset(a, 1, 3 * mib);
+    bool right = pool.kept_bytes() == 0;
+    pool.give(a, 3 * mib);
+    void* other = pool.take(2 * mib);
+    void* again = pool.take(3 * mib);
+    void* more = pool.take(3 * mib);
+    right &= again == a && more != a && other != a && pool.kept_bytes() == 0;
+    pool.give(again, 3 * mib);
+    pool.give(more, 3 * mib);
+    pool.give(other, 2 * mib);
+    right &= pool.kept_bytes() == 5 * mib;
+    void* large = pool.take(63 * mib);
+    pool.give(large, 63 * mib);
+    right &= pool.kept_bytes() == 63 * mib;
+    pool.give(pool.take(65 * mib), 65 * mib);
+    pool.give(pool.take(100), 100);
+    right &= pool.kept_bytes() == 63 * mib;
+    pool.clear();
+    right &= pool.kept_bytes() == 0;
+    parallel_for(4, 200, [&](int worker, std::int64_t unit) {
+        const std::size_t size = (1 + static_cast<std::size_t>(unit) % 3) * mib;
+        auto* block = static_cast<unsigned char*>(pool.take(size));
+        block[0] = block[size - 1] = static_cast<unsigned char>(worker);
+        if (block[0] != worker || block[size - 1] != worker) std::abort();
+        pool.give(block, size);
+    });
+    return right && pool.kept_bytes() <= BlockPool::kMostBytes;
+}
+
 bool bad_input_throws() {
     int thrown = 0;
     const std::uint32_t counts[] = {3, 4};
-    std::uint8_t mask[6];
+    std::uint8_t mask[6] = {};
+    const ByteImage image{mask, 2, 3, 1};
+    PreprocessPlan truncated;
+    truncated.rounding = Rounding::kTruncate;
     for (const auto& call : std::vector<std::function<void()>>{
              [&] { rle_decode(counts, 2, {2, 3}, mask); },
              [] { rle_from_string("P"); },
              [] { rle_from_string("\x7f"); },
              [] { parse_interpolation("lanczos"); },
+             [] { parse_rounding("up"); },
+             [] { parse_upscaling("area"); },
+             [&] { resize(image, 2, 2, Interpolation::kArea, Rounding::kTruncate, 1, mask); },
+             [&] { preprocess(image, truncated, 1, mask); },
              [] { select_row_kernels("mmx"); },
          }) {
         try {
@@ -238,7 +288,7 @@ bool bad_input_throws() {
             ++thrown;
         }
     }
-    return thrown == 5;
+    return thrown == 9;
 }
 
 }  // namespace
@@ -276,6 +326,7 @@ int main(int argc, char** argv) {
             }
         }
         count(bad_input_throws(), "bad input throws");
+        count(pool_keeps_its_word(), "pool of memory");
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s: %s\n", argv[1], error.what());
         return 2;

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OutputError,
         PromptError,
         SamrtError,
+        VerificationError,
     )
     from samrt.predictor import ModelInfo, Predictor, load
     from samrt.types import ImageEmbedding, Prediction, Prompt, Timings
@@ -53,6 +54,7 @@ __all__ = [
     "PromptError",
     "SamrtError",
     "Timings",
+    "VerificationError",
     "__version__",
     "available_backends",
     "available_models",

@@ -121,10 +121,9 @@ class OutputSpec(_Rules):
     :mod:`samrt.classes`. ``mask_choice`` is what ranks masks: ``predicted_iou`` or ``stability``.
     ``multimask`` says what several masks are: all ``candidates`` of ``multimask_indices``, or the
     ``best`` of them. ``single_mask`` says which one answers when one mask is asked for: ``index``
-    takes ``single_mask_index`` as SAM does, ``best`` the highest of all, ``stable`` the one of
-    ``single_mask_index`` if its stability at ``stable_offset`` is ``stable_score`` or more and
-    else the best candidate, as SAM 2 does. ``logit_limit`` clips the returned logits, not the
-    masks, to plus and minus this.
+    takes ``single_mask_index`` as SAM does, ``best`` the highest of all, ``best_candidate`` the
+    highest of ``multimask_indices``. ``logit_limit`` clips the returned logits, not the masks, to
+    plus and minus this.
     """
 
     low_res_size: tuple[int, int]
@@ -140,8 +139,6 @@ class OutputSpec(_Rules):
     single_mask: str = "index"
     kind: str = _later("masks")
     multimask: str = _later("candidates")
-    stable_offset: float = _later(0.0)
-    stable_score: float = _later(0.0)
     logit_limit: float | None = _later(None)
 
 
@@ -263,7 +260,6 @@ def _prompts(doc: Mapping[str, Any]) -> PromptSpec:
 
 def _output(doc: Mapping[str, Any]) -> OutputSpec:
     resize = doc.get("resize", {"kind": "two_step", "interpolation": "bilinear"})
-    stable = doc.get("stable", {"offset": 0.0, "score": 0.0})
     limit = doc.get("logit_limit")
     return OutputSpec(
         low_res_size=(doc["low_res_size"][0], doc["low_res_size"][1]),
@@ -279,8 +275,6 @@ def _output(doc: Mapping[str, Any]) -> OutputSpec:
         single_mask=doc.get("single_mask", "index"),
         kind=doc.get("kind", "masks"),
         multimask=doc.get("multimask", "candidates"),
-        stable_offset=float(stable["offset"]),
-        stable_score=float(stable["score"]),
         logit_limit=None if limit is None else float(limit),
     )
 
@@ -288,7 +282,7 @@ def _output(doc: Mapping[str, Any]) -> OutputSpec:
 def _contradictions(manifest: Manifest, doc: Mapping[str, Any]) -> list[str]:
     found = _input_problems(manifest.input, doc["input"]["normalize"])
     found += _prompt_problems(manifest.prompts, manifest.input, manifest.output)
-    found += _output_problems(manifest.output, doc["output"])
+    found += _output_problems(manifest.output)
     return found + artifact_problems(manifest)
 
 
@@ -322,7 +316,7 @@ def _prompt_problems(prompts: PromptSpec, spec: InputSpec, out: OutputSpec) -> l
     return found
 
 
-def _output_problems(out: OutputSpec, doc: Mapping[str, Any]) -> list[str]:
+def _output_problems(out: OutputSpec) -> list[str]:
     found = [
         f"output: mask index {index} with num_masks {out.num_masks}"
         for index in (*out.multimask_indices, out.single_mask_index)
@@ -333,12 +327,9 @@ def _output_problems(out: OutputSpec, doc: Mapping[str, Any]) -> list[str]:
         found.append(f"output.threshold: {out.threshold} is not a probability")
     if out.resize_interpolation == "bicubic" and out.resize_kind != "direct":
         found.append("output.resize: 'bicubic' takes one step, kind must be 'direct'")
-    if (out.single_mask == "stable") != ("stable" in doc):
-        found.append("output.stable: belongs to single_mask 'stable', give both or neither")
     if out.kind == "classes":
-        by_score = out.mask_choice == "predicted_iou" and out.single_mask != "stable"
         if out.num_masks < 2 or probability or out.resize_interpolation != "bilinear":
             found.append("output.kind: 'classes' needs num_masks 2 or more, logits and bilinear")
-        if not by_score:
+        if out.mask_choice != "predicted_iou":
             found.append("output.kind: 'classes' are ranked by score, not by stability")
     return found

@@ -63,24 +63,12 @@ def mask_indices(
         return candidates
     if not multimask and spec.single_mask == "index":
         return (spec.single_mask_index,)
-    if not multimask and spec.single_mask == "stable":
-        if _stable(logits[spec.single_mask_index], spec):
-            return (spec.single_mask_index,)
-    elif not multimask and spec.kind == "masks":
+    if not multimask and spec.single_mask == "best":
         candidates = tuple(range(spec.num_masks))
     ranks = scores
     if spec.mask_choice == "stability":
         ranks = _kernels.stability(logits, _logit_threshold(spec), spec.stability_offset)
     return (max(candidates, key=lambda index: float(ranks[index])),)
-
-
-def _stable(logits: NDArray[np.float32], spec: OutputSpec) -> bool:
-    """SAM 2's question to its single mask; a mask without any pixel counts as stable."""
-    threshold = _logit_threshold(spec)
-    if not (logits > np.float32(threshold - spec.stable_offset)).any():
-        return True
-    score = _kernels.stability(logits[None], threshold, spec.stable_offset)[0]
-    return bool(score >= spec.stable_score)
 
 
 def returned_logits(logits: NDArray[np.float32], spec: OutputSpec) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ __all__ = [
     "preprocess_window",
     "remove_small_regions",
     "resize",
+    "resize_floats",
     "rle_decode",
     "rle_encode",
     "rle_from_string",

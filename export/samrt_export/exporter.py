@@ -103,7 +103,8 @@ def _write(loaded: Loaded, folder: Path, name: str, say: Progress) -> Bundle:
     """Both graphs and the manifest into a new bundle folder."""
     spec = loaded.family.rules(loaded.variant, loaded.frame)
     say("writing the encoder's graph")
-    parts, files = [], {}
+    parts: list[dict[str, Any]] = []
+    files: dict[str, Any] = {}
     encoder = GraphBuilder("encoder")
     image = encoder.input("image", [1, 3, *loaded.frame.size])
     made = loaded.family.emit_encoder(encoder, loaded.network, image)

@@ -12,7 +12,7 @@ import torch
 from samrt._version import __version__
 
 if TYPE_CHECKING:
-    from samrt_export.exporter import Loaded
+    from samrt_export.loading import Loaded
 
 Shape = Sequence[int | str]
 

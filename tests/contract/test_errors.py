@@ -21,6 +21,7 @@ BUILTINS = {
     "ModelNotFoundError": LookupError,
     "OutputError": OSError,
     "DownloadError": OSError,
+    "VerificationError": ValueError,
 }
 CLASSES = {
     name: value

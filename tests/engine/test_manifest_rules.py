@@ -93,11 +93,7 @@ def test_repr_shows_later_rules_only_where_they_say_something(manifest_doc: Docu
         ({"output": {"mask_choice": "stability"}}, "output", "mask_choice='stability'"),
         ({"output": {"multimask": "best"}}, "output", "multimask='best'"),
         ({"output": {"logit_limit": 32}}, "output", "logit_limit=32.0"),
-        (
-            {"output": {"single_mask": "stable", "stable": {"offset": 0.05, "score": 0.98}}},
-            "output",
-            "stable_offset=0.05, stable_score=0.98",
-        ),
+        ({"output": {"single_mask": "best_candidate"}}, "output", "single_mask='best_candidate'"),
         (
             {"output": {"resize": {"kind": "direct", "interpolation": "bicubic"}}},
             "output",
@@ -144,15 +140,6 @@ def test_each_rule_arrives_and_changes_the_digest(
         ),
         (
             {"output": {"kind": "classes", "mask_choice": "stability"}},
-            "ranked by score, not by stability",
-        ),
-        (
-            {
-                "output": {
-                    "kind": "classes", "single_mask": "stable",
-                    "stable": {"offset": 1.0, "score": 0.5},
-                }
-            },
             "ranked by score, not by stability",
         ),
         (

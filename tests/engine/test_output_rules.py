@@ -53,6 +53,8 @@ STABLE = logits_of_stability(0.1, 0.4, 0.2, 0.8)
         ({}, (1, 2, 3), (0,)),
         ({"single_mask": "best"}, (1, 2, 3), (0,)),
         ({"single_mask": "best", "mask_choice": "stability"}, (1, 2, 3), (3,)),
+        ({"single_mask": "best_candidate"}, (1, 2, 3), (2,)),
+        ({"single_mask": "best_candidate", "mask_choice": "stability"}, (1, 2, 3), (3,)),
         ({"multimask": "best"}, (2,), (0,)),
         ({"multimask": "best", "mask_choice": "stability"}, (3,), (0,)),
         ({"multimask_indices": (0, 1, 2), "multimask": "best"}, (0,), (0,)),
@@ -73,26 +75,6 @@ def test_the_first_of_equals_is_best() -> None:
     equal = np.full(4, 0.5, np.float32)
     assert mask_indices(spec, equal, STABLE, multimask=False) == (0,)
     assert mask_indices(spec, equal, STABLE, multimask=True) == (1,)
-
-
-def test_sam_2_leaves_an_unstable_single_mask() -> None:
-    """Dynamic choice by stability: token 0 if 98 % of it stays within 0.05, else the best."""
-    spec = replace(SPEC, single_mask="stable", stable_offset=0.05, stable_score=0.98)
-
-    def choice(inner: int, outer: int) -> int:
-        """``inner`` pixels above 0.05, ``outer`` of them above -0.05."""
-        first = np.full((10, 10), -1.0, np.float32)
-        first.ravel()[:outer] = 0.0
-        first.ravel()[:inner] = 0.2
-        logits = np.concatenate([first[None], STABLE[1:]])
-        (index,) = mask_indices(spec, SCORES, logits, multimask=False)
-        return index
-
-    assert choice(98, 100) == 0
-    assert choice(49, 50) == 0
-    assert choice(97, 100) == 2
-    assert choice(0, 1) == 2
-    assert choice(0, 0) == 0  # an empty mask is stable
 
 
 def test_stability_of_probabilities_is_that_of_their_logits() -> None:

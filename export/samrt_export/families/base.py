@@ -46,7 +46,14 @@ class Frame:
 
 
 class Network(nn.Module):
-    """The three parts under the names that checkpoints use, and the way through the last two."""
+    """The three parts under the names that checkpoints use, and the way through the last two.
+
+    Which classes the parts are of is the family's business; its own functions take them apart.
+    """
+
+    image_encoder: Any
+    prompt_encoder: Any
+    mask_decoder: Any
 
     def __init__(
         self,

@@ -39,12 +39,12 @@ def shapes(variant: str, frame: Frame) -> Shapes:
 def emit_encoder(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
     """The encoder, followed by what the decoder needs and no prompt changes."""
     with g.scope("image_encoder"):
-        embedding = emit_efficient_vit(g, network.image_encoder, image)  # type: ignore[arg-type]
+        embedding = emit_efficient_vit(g, network.image_encoder, image)
     with g.scope("mask_decoder"):
-        extra = hoist(g, network.prompt_encoder, network.mask_decoder, embedding)  # type: ignore[arg-type]
+        extra = hoist(g, network.prompt_encoder, network.mask_decoder, embedding)
     return {EMBEDDING: embedding, **{k: v for k, v in extra.items() if k != EMBEDDING}}
 
 
 def emit_mask_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
     """EfficientSAM's mask decoder."""
-    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)  # type: ignore[arg-type]
+    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def shapes_of(network: nn.Module) -> Shapes:
 
 def adapt_vit(state: Mapping[str, Tensor], preset: str, frame: Frame) -> dict[str, Tensor]:
     """Fit the position tables to the frame."""
-    mode = "crop" if frame.mode == "crop" else "interpolate"
+    mode: Literal["interpolate", "crop"] = "crop" if frame.mode == "crop" else "interpolate"
     encoder = {k.removeprefix(ENCODER): v for k, v in state.items() if k.startswith(ENCODER)}
     fitted = adapt_state(encoder, vit_config(preset, frame), mode)
     rest = {k: v for k, v in state.items() if not k.startswith(ENCODER)}
@@ -101,7 +102,7 @@ def build_edge_sam(variant: str, frame: Frame) -> Network:
     return with_sam_decoder(RepViT(replace(EDGE_SAM, image_size=frame.size)), frame, 16)
 
 
-Emit = Callable[[GraphBuilder, nn.Module, str], str]
+Emit = Callable[[GraphBuilder, Any, str], str]
 
 
 def emit_with_hoist(emit: Emit) -> Callable[[GraphBuilder, Network, str], dict[str, str]]:
@@ -138,6 +139,6 @@ def on_meta(build: Callable[[], Network]) -> Network:
         return build()
 
 
-emit_vit_encoder = emit_with_hoist(emit_vit)  # type: ignore[arg-type]
+emit_vit_encoder = emit_with_hoist(emit_vit)
 emit_tiny_vit_encoder = emit_with_hoist(emit_tiny_vit)
-emit_repvit_encoder = emit_with_hoist(emit_repvit)  # type: ignore[arg-type]
+emit_repvit_encoder = emit_with_hoist(emit_repvit)

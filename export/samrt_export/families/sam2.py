@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +55,11 @@ def decode_named(
     prompt_encoder: PromptEncoder,
     mask_decoder: Sam2MaskDecoder,
     features: Mapping[str, Tensor],
-    *prompts: Tensor | None,
+    *prompts: Any,
 ) -> tuple[Tensor, Tensor]:
     """`decode` with features by name."""
     three = features[EMBEDDING], features[FINE], features[COARSE]
-    return decode(prompt_encoder, mask_decoder, three, *prompts)  # type: ignore[arg-type]
+    return decode(prompt_encoder, mask_decoder, three, *prompts)
 
 
 def build(variant: str, frame: Frame) -> Network:
@@ -103,10 +104,10 @@ def emit_encoder(g: GraphBuilder, network: Network, image: str) -> dict[str, str
     with g.scope("image_encoder"):
         maps = emit_hiera(g, encoder, image, encoder.no_mem_embed)
     with g.scope("mask_decoder"):
-        extra = hoist(g, network.prompt_encoder, decoder, maps[EMBEDDING], maps[FINE], maps[COARSE])  # type: ignore[arg-type]
+        extra = hoist(g, network.prompt_encoder, decoder, maps[EMBEDDING], maps[FINE], maps[COARSE])
     return {EMBEDDING: maps[EMBEDDING], **{k: v for k, v in extra.items() if k != EMBEDDING}}
 
 
 def emit_image_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
     """SAM 2's mask decoder."""
-    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)  # type: ignore[arg-type]
+    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)

@@ -133,7 +133,8 @@ def test_an_equal_checkpoint(
     assert (asked["checkpoint"], asked["family"]) == ("sam.pth", "medsam")
     for words in ("embedding", "low-res logits", "predicted IoU", "HD95", "Dice", "0.999, 0.99"):
         assert words in good.out
-    assert "and equals its checkpoint" in good.out
+    assert "is intact, runs and equals its checkpoint: fixture@" in good.out
+    assert "run on overview" not in good.out
     assert "120 masks, 120 of them neither empty nor full" in good.out
 
 

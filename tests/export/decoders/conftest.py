@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from samrt_export.graph import GraphBuilder
 
 F32 = NDArray[np.float32]
+Answer = tuple[NDArray[Any], NDArray[Any]]
 EMBEDDING = "image_embeddings"
 
 
@@ -26,7 +27,7 @@ def randomise(module: nn.Module, seed: int = 0) -> Any:
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             noise = torch.randn(tensor.shape, generator=random)
-            if name.endswith("gaussian_matrix") or tensor.ndim == 2 and len(tensor) < 10:
+            if name.endswith("gaussian_matrix") or (tensor.ndim == 2 and len(tensor) < 10):
                 tensor.copy_(noise)  # embeddings and the matrix of the position codes
             elif name.endswith("bias"):
                 tensor.copy_(0.3 * noise)
@@ -91,9 +92,9 @@ class Graphs:
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A session of ONNX Runtime on two threads."""
+    """A session of ONNX Runtime on one thread."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = 1
     return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -105,9 +106,17 @@ def deviation(got: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(got.astype(np.float64) - expected).max() / expected.std())
 
 
+def require_close(got: Answer, expected: Answer, exact: Answer) -> None:
+    """The graph is as near to the float64 answer as the float32 modules are, up to a factor."""
+    for found, module, truth in zip(got, expected, exact, strict=True):
+        rounding = max(deviation(module, truth), 2e-6)
+        assert deviation(found, truth) < 8 * rounding
+        assert rounding < 1e-4
+
+
 def reference(
     decode: Callable[..., tuple[Tensor, Tensor]], *args: Any, exact: bool = False
-) -> tuple[NDArray[Any], NDArray[Any]]:
+) -> Answer:
     """What the torch modules answer; `exact` computes in float64."""
 
     def wide(value: Any) -> Any:
@@ -128,5 +137,5 @@ def decoders() -> SimpleNamespace:
     """The tools of this file."""
     return SimpleNamespace(
         randomise=randomise, prompts=prompts, Graphs=Graphs, deviation=deviation,
-        reference=reference,
+        reference=reference, require_close=require_close,
     )  # fmt: skip

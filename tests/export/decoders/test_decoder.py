@@ -82,10 +82,7 @@ def test_the_graphs_compute_what_the_modules_do(decoders: Any, variant: str) -> 
         got = run([image], asked)
         assert got[0].shape == (prompts, count, 12, 20)
         assert got[1].shape == (prompts, count)
-        for found, module, truth in zip(got, expected, exact, strict=True):
-            assert decoders.deviation(found, module) < 2e-5
-            rounding = max(decoders.deviation(module, truth), 1e-6)
-            assert decoders.deviation(found, truth) < 10 * rounding
+        decoders.require_close(got, expected, exact)
 
 
 def test_half_weights_change_little(decoders: Any) -> None:

@@ -59,9 +59,7 @@ def test_the_graphs_compute_what_the_modules_do(
     exact = decoders.reference(decode, *parts, image, *given.values(), exact=True)
     got = run([image], given)
     assert got[0].shape == (count, 4, 12, 20)
-    for found, module, truth in zip(got, expected, exact, strict=True):
-        assert decoders.deviation(found, module) < 2e-5
-        assert decoders.deviation(found, truth) < 2e-5
+    decoders.require_close(got, expected, exact)
 
 
 def test_points_are_filled_up_and_cut_to_six(
@@ -125,5 +123,6 @@ def test_the_norm_over_all_pixels_is_exact(decoders: Any, parts: Any) -> None:
     run = decoders.Graphs(emission, encoder, decoder, [(1, DIM, *grid)])
     wide = torch.randn(1, DIM, *grid, generator=torch.Generator().manual_seed(7))
     given = asked(decoders, 1, 2)
-    exact = decoders.reference(decode, encoder, decoder, wide, *given.values(), exact=True)
-    assert decoders.deviation(run([wide], given)[0], exact[0]) < 5e-5
+    args = encoder, decoder, wide, *given.values()
+    exact = decoders.reference(decode, *args, exact=True)
+    decoders.require_close(run([wide], given), decoders.reference(decode, *args), exact)

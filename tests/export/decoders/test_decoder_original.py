@@ -45,9 +45,7 @@ def originals(segment_anything: ModuleType) -> tuple[nn.Module, nn.Module]:
     )
     decoder = modeling.MaskDecoder(
         transformer_dim=DIM,
-        transformer=modeling.TwoWayTransformer(
-            depth=2, embedding_dim=DIM, num_heads=4, mlp_dim=48
-        ),
+        transformer=modeling.TwoWayTransformer(depth=2, embedding_dim=DIM, num_heads=4, mlp_dim=48),
         iou_head_hidden_dim=24,
     )
     return prompts.eval(), decoder.eval()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 
+from samrt_export.graph import GraphBuilder
 from samrt_export.graphs import sam2_decoder as emission
 from samrt_export.nets.prompt_encoder import PromptConfig, PromptEncoder
 from samrt_export.nets.sam2_decoder import Sam2DecoderConfig, Sam2MaskDecoder, decode
@@ -48,9 +50,7 @@ def test_the_graphs_compute_what_the_modules_do(
     got = run(features, given)
     assert got[0].shape == (count, 4, 12, 20)
     assert ((got[1] > 0) & (got[1] < 1)).all()
-    for found, module, truth in zip(got, expected, exact, strict=True):
-        assert decoders.deviation(found, module) < 2e-5
-        assert decoders.deviation(found, truth) < 2e-5
+    decoders.require_close(got, expected, exact)
 
 
 def test_the_order_of_points_is_without_meaning(
@@ -70,7 +70,10 @@ def test_every_prompt_gets_a_padding_point(parts: Any, features: Any) -> None:
     encoder, decoder = parts
     coords, labels = torch.tensor([[[5.0, 6.0], [50.0, 40.0]]]), torch.tensor([[2.0, 3.0]])
     with torch.no_grad():
-        rows = torch.cat([coords, torch.zeros(1, 1, 2)], 1), torch.cat([labels, -torch.ones(1, 1)], 1)
+        rows = (
+            torch.cat([coords, torch.zeros(1, 1, 2)], 1),
+            torch.cat([labels, -torch.ones(1, 1)], 1),
+        )
         sparse, dense = encoder.sparse(*rows), encoder.dense(None, None, 1)
         expected = decoder.settle(*decoder(features, encoder.dense_code(), sparse, dense))
         got = decode(encoder, decoder, features, coords, labels)
@@ -80,18 +83,12 @@ def test_every_prompt_gets_a_padding_point(parts: Any, features: Any) -> None:
 
 def settle_both(decoder: Sam2MaskDecoder, masks: torch.Tensor, scores: torch.Tensor) -> Any:
     """The rule by the torch module and by the graph."""
-    from samrt_export.graph import GraphBuilder
-
     size = (masks.shape[2], masks.shape[3])
     g = GraphBuilder("rule")
     inputs = g.input("masks", ["N", 4, *size]), g.input("scores", ["N", 4])
     found = emission.settled(g, *inputs, decoder, size)
-    for tensor, name, shape in zip(
-        found, ("a", "b"), (["N", 4, *size], ["N", 4]), strict=True
-    ):
+    for tensor, name, shape in zip(found, ("a", "b"), (["N", 4, *size], ["N", 4]), strict=True):
         g.output(tensor, name, shape)
-    import onnxruntime as ort
-
     session = ort.InferenceSession(
         g.model("0").SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -87,8 +87,8 @@ def test_the_embedding_comes_first_and_alone_if_asked(tools: Any) -> None:
 
 def test_tiles_change_nothing(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With limits so small that the small network is cut, too."""
-    monkeypatch.setattr("samrt_export.graphs.windows.SCORE_TILE_BYTES", 1 << 12)
-    monkeypatch.setattr("samrt_export.graphs.blocks.HIDDEN_TILE_BYTES", 1 << 14)
+    monkeypatch.setattr("samrt_export.graphs.windows.SCORE_TILE_BYTES", 1 << 18)
+    monkeypatch.setattr("samrt_export.graphs.blocks.HIDDEN_TILE_BYTES", 1 << 16)
     cfg = CASES["several heads"]
     parts = whole(cfg, tools)
     image = tools.picture(cfg.image_size)

@@ -141,9 +141,7 @@ def pairs(rng: Rng, size: int) -> Scene:
         x, y = float(cx) + sign * math.cos(turn) * gap, float(cy) + sign * math.sin(turn) * gap
         if like:
             rng.bit_generator.state = state
-        p = blob(
-            rng, 0.0, 0.0, r, aspect=logu(rng, 0.4, 2.5), angle=uni(rng, 0, 3.1), rough=0.12
-        )
+        p = blob(rng, 0.0, 0.0, r, aspect=logu(rng, 0.4, 2.5), angle=uni(rng, 0, 3.1), rough=0.12)
         part = fill(size, f32(p * [sign, 1] + [x, y]))
         if parts:
             part &= 1 - parts[0]
