@@ -77,7 +77,14 @@ ARM_EMULATOR ?= qemu-aarch64
 BENCH_RUNS ?= 30
 BENCH_JSON ?= benchmarks/results/kernels.json
 
-.PHONY: native bench-kernels test-cpp test-arm arm-tools
+GOLDEN ?= ../shared/golden
+PARITY ?= --sensitivity --json benchmarks/results/parity.json
+
+.PHONY: native bench-kernels test-cpp test-arm arm-tools parity
+
+parity: $(VENV)/.test ## every family against the outputs of its original code (GOLDEN=folder of vectors)
+	@test -f $(GOLDEN)/index.json || { echo "No golden vectors in '$(GOLDEN)': run make GOLDEN=/path parity" >&2; exit 1; }
+	@$(BIN)/python benchmarks/parity.py $(GOLDEN) $(PARITY)
 
 native: $(VENV)/.test ## build the C++ extension in place, for work on the sources
 	@$(PIP) install --quiet 'setuptools>=77' 'pybind11>=2.13'

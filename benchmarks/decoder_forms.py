@@ -102,9 +102,10 @@ def our_graphs(sam: Any) -> tuple[bytes, bytes]:
 
 
 def session(model: bytes | str, threads: int) -> ort.InferenceSession:
-    """A session as the engine opens it."""
+    """A session whose idle threads sleep, so that a shared machine disturbs it less."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -22,6 +22,7 @@ from samrt._kernels import resize
 from samrt.geometry import place
 from samrt.postprocess import make_masks
 from samrt.preprocess import load_image, preprocess
+from samrt.prompts import decoder_input
 
 WRAPPED = ("sam_med2d", "efficient_sam_ti", "efficient_sam_s", "sam2.1_hiera_t")
 NOT_TOLD_APART = {"medsam": "medsam"}
@@ -100,8 +101,8 @@ class Engine:
         else:
             keys = ("box", "point_coords", "point_labels", "mask_input")
             given = {k: prompt[k] for k in keys if k in prompt}
-            prompts = [Prompt(**given)]
-        choose = self.best_of_many and "box" not in prompt and "boxes" not in prompt
+            prompts = [Prompt(**given) if given else Prompt.empty()]
+        choose = self.best_of_many and not {"box", "boxes", "mask_input"} & prompt.keys()
         found = self.predictor.decode(
             self.embedding, prompts, multimask_output=True if choose else several
         )
@@ -110,6 +111,12 @@ class Engine:
             pick = [int(np.argmax(p.scores))] if choose else list(range(len(p.scores)))
             rows.append((p.logits[pick], p.scores[pick], p.masks[pick]))
         low, scores, masks = (np.stack(part) for part in zip(*rows, strict=True))
+        if spec.kind == "classes":  # there `scores` are probabilities, not the IoU head's
+            model = self.predictor._model
+            nothing = decoder_input(
+                prompts, self.embedding.scale, model.bundle.manifest.prompts, spec.low_res_size
+            )
+            _, scores = model.run_decoder(self.embedding.features, nothing)
         if spec.resize_interpolation == "nearest":  # the original leaves its masks in the frame
             frame = self.predictor._model.bundle.manifest.input.size
             whole = place(frame, frame, "stretch")

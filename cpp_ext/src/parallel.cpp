@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 namespace samrt {
 
@@ -20,18 +21,19 @@ int useful_threads(int threads, std::int64_t pixels) {
     return worker_count(threads, pixels / kPixelsPerThread);
 }
 
-void parallel_for(int threads, std::int64_t units,
-                  const std::function<void(int, std::int64_t)>& body) {
-    const int workers = worker_count(threads, units);
-    if (workers == 1) {
-        for (std::int64_t unit = 0; unit < units; ++unit) body(0, unit);
-        return;
-    }
+namespace {
+
+// What the threads of one call share. Helpers that are late keep it alive and find it closed.
+struct Team {
     std::atomic<std::int64_t> next{0};
     std::atomic<bool> failed{false};
+    std::mutex lock;
+    std::condition_variable changed;
+    bool closed = false;  // no helper may start any more
+    int working = 0;      // helpers that have started and not ended
     std::exception_ptr error;
-    std::mutex error_lock;
-    const auto work = [&](int worker) {
+
+    void work(std::int64_t units, const std::function<void(int, std::int64_t)>& body, int worker) {
         try {
             while (!failed.load(std::memory_order_relaxed)) {
                 const std::int64_t unit = next.fetch_add(1, std::memory_order_relaxed);
@@ -39,21 +41,63 @@ void parallel_for(int threads, std::int64_t units,
                 body(worker, unit);
             }
         } catch (...) {
-            const std::lock_guard<std::mutex> guard(error_lock);
+            const std::lock_guard<std::mutex> guard(lock);
             if (!error) error = std::current_exception();
             failed = true;
         }
-    };
-    std::vector<std::thread> team;
-    team.reserve(static_cast<std::size_t>(workers - 1));
-    try {
-        for (int worker = 1; worker < workers; ++worker) team.emplace_back(work, worker);
-    } catch (const std::system_error&) {
-        // No more threads to be had: those that run, and this one, take all the units.
     }
-    work(0);
-    for (std::thread& thread : team) thread.join();
-    if (error) std::rethrow_exception(error);
+};
+
+// Helpers that exist, in all calls together: late ones must not pile up without end.
+std::atomic<int> helpers{0};
+constexpr int kMostHelpers = 4 * kMaxThreads;
+
+struct HelperCount {
+    ~HelperCount() { helpers.fetch_sub(1); }
+};
+
+void help(const std::shared_ptr<Team>& team, std::int64_t units,
+          const std::function<void(int, std::int64_t)>* body, int worker) {
+    const HelperCount counted;
+    {
+        const std::lock_guard<std::mutex> guard(team->lock);
+        if (team->closed) return;  // the call may be over: `body` must not be touched
+        ++team->working;
+    }
+    team->work(units, *body, worker);
+    const std::lock_guard<std::mutex> guard(team->lock);
+    --team->working;
+    team->changed.notify_all();
+}
+
+}  // namespace
+
+void parallel_for(int threads, std::int64_t units,
+                  const std::function<void(int, std::int64_t)>& body) {
+    const int workers = worker_count(threads, units);
+    if (workers == 1) {
+        for (std::int64_t unit = 0; unit < units; ++unit) body(0, unit);
+        return;
+    }
+    const auto team = std::make_shared<Team>();
+    for (int worker = 1; worker < workers; ++worker) {
+        if (helpers.fetch_add(1) >= kMostHelpers) {
+            helpers.fetch_sub(1);
+            break;
+        }
+        try {
+            std::thread(help, team, units, &body, worker).detach();
+        } catch (const std::system_error&) {
+            // No more threads to be had: those that run, and this one, take all the units.
+            helpers.fetch_sub(1);
+            break;
+        }
+    }
+    team->work(units, body, 0);
+    std::unique_lock<std::mutex> guard(team->lock);
+    team->closed = true;
+    team->changed.wait(guard, [&] { return team->working == 0; });
+    if (team->error) std::rethrow_exception(team->error);
 }
 
 }  // namespace samrt

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from numpy.typing import ArrayLike
 
+from samrt import _kernels
 from samrt.backends.base import SessionOptions
 from samrt.decoding import check_prompts, decode_together, group_prompts, placement_of
 from samrt.errors import BundleError, ImageError, OptionError
@@ -296,9 +297,10 @@ class Predictor:
     # -- end of life ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free the model and the current image; closing twice is fine."""
+        """Free the model, the current image and memory kept for tensors; twice is fine."""
         self.reset_image()
         self._model.close()
+        _kernels.release_memory()
 
     def __enter__(self) -> Predictor:
         return self

@@ -19,7 +19,9 @@ int useful_threads(int threads, std::int64_t pixels);
 // Calls body(worker, unit) once for every unit in [0, units). `worker` is in
 // [0, worker_count(threads, units)) and never runs twice at the same time, so scratch memory can
 // be indexed by it. With one worker everything runs on the calling thread and no thread starts.
-// Threads live only as long as the call: nothing is left behind that a fork could break.
+// The call waits for work in progress but not for threads that the system has not let run yet: on
+// a busy machine those come too late to help. They end without touching anything of the call, and
+// hold no lock that a fork could leave locked.
 // The first exception thrown by the body is thrown again here after all workers have stopped.
 void parallel_for(int threads, std::int64_t units,
                   const std::function<void(int worker, std::int64_t unit)>& body);

@@ -112,11 +112,11 @@ def lite_medsam(frame: Frame) -> Rules:
 
 
 def sam_med2d(frame: Frame) -> Rules:
-    """SAM-Med2D: 256 pixels, stretched without interpolation."""
+    """SAM-Med2D: 256 pixels, stretched without interpolation; of several masks the best alone."""
     return {
         "input": picture(frame, ("stretch", "nearest"), mean_std(SAM_MEAN, SAM_STD)),
         "prompts": dict(ALL_PROMPTS),
-        "output": masks(frame, 16),
+        "output": masks(frame, 16, multimask="best"),
     }
 
 

@@ -44,6 +44,8 @@ def hoist(
     embedding: str,
     fine: str,
     coarse: str,
+    *,
+    projected: bool = False,
 ) -> dict[str, str]:
     """Emit what no prompt changes into the encoder graph.
 
@@ -54,6 +56,8 @@ def hoist(
         embedding: (1, dim, h, w), with `no_mem_embed` added.
         fine: (1, dim, 4 h, 4 w), the features of stride 4.
         coarse: (1, dim, 2 h, 2 w), the features of stride 8.
+        projected: `fine` and `coarse` are the results of `conv_s0` and `conv_s1` already,
+            (1, dim / 8, 4 h, 4 w) and (1, dim / 4, 2 h, 2 w).
 
     Returns:
         Public output names and tensors, see `hoisted_shapes`.  The features are projected and
@@ -64,13 +68,15 @@ def hoist(
     named = hoist_first_block(g, mask_decoder.transformer, embedding, base, code)
     height, width = prompt_encoder.cfg.grid
     with g.scope("conv_s1"):
-        x, channels = pointwise(g, coarse, mask_decoder.conv_s1)
+        channels = int(mask_decoder.conv_s1.weight.shape[0])
+        x = coarse if projected else pointwise(g, coarse, mask_decoder.conv_s1)
         x = g.op("Transpose", g.shape(x, [channels, height, 2, width, 2]), perm=[2, 1, 3, 4, 0])
         x = g.shape(x, [2, height * width, 2 * channels])
         for a, part in enumerate(g.split_op("Split", 2, x, g.constant([1, 1], "int64"), axis=0)):
             named[coarse_name(a)] = part
     with g.scope("conv_s0"):
-        x, channels = pointwise(g, fine, mask_decoder.conv_s0)
+        channels = int(mask_decoder.conv_s0.weight.shape[0])
+        x = fine if projected else pointwise(g, fine, mask_decoder.conv_s0)
         x = g.shape(x, [channels, height, 2, 2, width * 2, 2])
         x = g.op("Transpose", x, perm=[2, 3, 1, 4, 5, 0])
         x = g.shape(x, [4, height * width * 2, 2 * channels])
@@ -79,11 +85,11 @@ def hoist(
     return named
 
 
-def pointwise(g: GraphBuilder, x: str, layer: nn.Conv2d) -> tuple[str, int]:
-    """A convolution of kernel 1, and its number of output channels."""
+def pointwise(g: GraphBuilder, x: str, layer: nn.Conv2d) -> str:
+    """A convolution of kernel 1."""
     if layer.bias is None:
         raise TypeError("this convolution should have a bias")
-    return g.conv(x, array(layer.weight), array(layer.bias)), int(layer.weight.shape[0])
+    return g.conv(x, array(layer.weight), array(layer.bias))
 
 
 def hoisted_shapes(

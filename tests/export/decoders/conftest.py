@@ -82,13 +82,16 @@ class Graphs:
 
     def __call__(self, features: Sequence[Tensor], given: dict[str, Tensor]) -> tuple[F32, F32]:
         """Low-resolution masks and predicted IoU."""
-        first, second = self._sessions
+        found = self.hoisted_values(features)
+        found.update({name: given[name].numpy() for name in self.inputs if name in given})
+        masks, scores = self._sessions[1].run(["low_res_masks", "iou_predictions"], found)
+        return masks, scores
+
+    def hoisted_values(self, features: Sequence[Tensor]) -> dict[str, F32]:
+        """What the encoder graph gives to the decoder graph."""
         feeds = {f"feature_{k}": tensor.numpy() for k, tensor in enumerate(features)}
         wanted = list(self.shapes)
-        found = dict(zip(wanted, first.run(wanted, feeds), strict=True))
-        found.update({name: given[name].numpy() for name in self.inputs if name in given})
-        masks, scores = second.run(["low_res_masks", "iou_predictions"], found)
-        return masks, scores
+        return dict(zip(wanted, self._sessions[0].run(wanted, feeds), strict=True))
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:

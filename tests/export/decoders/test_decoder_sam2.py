@@ -119,6 +119,30 @@ def test_an_unstable_single_mask_gives_way_to_the_best_other(parts: Any) -> None
             np.testing.assert_array_equal(got_scores[row, 1:], scores[row, 1:].numpy())
 
 
+def test_features_that_are_projected_already(decoders: Any, parts: Any, features: Any) -> None:
+    """An encoder may multiply `conv_s0` and `conv_s1` into its own last layers."""
+    decoder = parts[1]
+    g = GraphBuilder("encoder")
+    inputs = [
+        g.input(n, s)
+        for n, s in zip("abc", ((1, DIM, 3, 5), (1, 4, 12, 20), (1, 8, 6, 10)), strict=True)
+    ]
+    shapes = emission.hoisted_shapes(*parts)
+    for name, tensor in emission.hoist(g, *parts, *inputs, projected=True).items():
+        g.output(tensor, name, shapes[name])
+    session = ort.InferenceSession(
+        g.model("0").SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    with torch.no_grad():
+        fine, coarse = decoder.conv_s0(features[1]), decoder.conv_s1(features[2])
+    feeds = {"a": features[0], "b": fine, "c": coarse}
+    names = [name for name in shapes if "high_res" in name]
+    got = session.run(names, {k: v.numpy() for k, v in feeds.items()})
+    plain = decoders.Graphs(emission, *parts, SHAPES).hoisted_values(features)
+    for name, value in zip(names, got, strict=True):
+        assert decoders.deviation(value, plain[name]) < 1e-5
+
+
 def test_names_and_sizes_of_the_features(run: Any) -> None:
     assert {k: v for k, v in run.shapes.items() if "high_res" in k} == {
         **{f"dec_high_res_1_{a}": (1, 15, 16) for a in range(2)},
