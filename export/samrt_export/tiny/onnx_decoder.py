@@ -305,7 +305,7 @@ class DecoderWriter(Writer):
         union = self.op("Add", self.op("Sub", self.op("Add", sp, sh), both), one)
         size = self.op("Sqrt", self.op("Add", sh, self.constant(1e-6)))
         figures = [self.op("Div", both, union), self.op("Mul", size, self.constant(1 / n))]
-        has, cells = self.shape(drawn.has, [-1, 1, 1]), []
+        has, cells, fits = self.shape(drawn.has, [-1, 1, 1]), [], []
         for axis, line in ((3, drawn.v), (2, drawn.u)):
             extent = self.op("ReduceMax", soft, axes=[axis], keepdims=0)
             within = self.op("LessOrEqual", self.op("Abs", line), one)
@@ -315,6 +315,10 @@ class DecoderWriter(Writer):
             fit = self.op("Div", shared, self.op("Add", whole, self.constant(1e-3)))
             figures.append(self.op("Mul", fit, has))
             cells.append(cell)
+            sure = self.op("Cast", self.op("Greater", extent, self.constant(0.5)), to=1)
+            shared = total(self.op("Mul", sure, within))
+            whole = self.op("Sub", self.op("Add", total(sure), cell), shared)
+            fits.append(self.op("Div", shared, self.op("Add", whole, self.constant(1e-3))))
         area = self.op("Add", self.op("Mul", cells[0], cells[1]), one)
         fill = self.op("Min", self.op("Div", sh, area), self.constant(2.0))
         figures.append(self.op("Mul", fill, has))
@@ -331,7 +335,9 @@ class DecoderWriter(Writer):
         wide[:, [-4, -2]] = weight[:, -2:]
         x = self.op("Concat", mixed, *figures, seen, axis=2)
         x = self.op("Relu", self.linear(x, wide, array(head.hidden.bias)))
-        return self.shape(self.affine(x, head.out), [0, count])
+        fit = self.op("Mul", self.op("Sub", self.op("Mul", fits[0], fits[1]), one), has)
+        score = self.op("Mul", self.affine(x, head.out), self.op("Add", fit, one))
+        return self.shape(score, [0, count])
 
 
 def decoder_graph(

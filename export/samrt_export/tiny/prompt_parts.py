@@ -109,6 +109,8 @@ class ScoreHead(nn.Module):
     Eight figures describe a mask against its prompt: soft IoU of its probabilities with its
     thresholded self, size, how well its extent in rows and in columns fits the box, how much of the
     box it fills, whether there is a box, mean probability at positive and at negative clicks.
+    With a box the score is scaled by how well the extent of the thresholded mask fits it, in rows
+    times in columns: a mask that fills half of the box's width is not what was boxed.
     """
 
     FIGURES = 8
@@ -129,6 +131,7 @@ class ScoreHead(nn.Module):
         has = maps[:, 5, :1, :1].flatten(1).expand_as(sp)
         figures = [both / (sp + sh - both + 1), (sh + 1e-6).sqrt() / logits.shape[-1]]
         cells = []
+        fit = torch.ones_like(sp)
         for axis, channel in ((3, 1), (2, 0)):
             extent = p.amax(axis)
             line = maps[:, channel].select(axis - 1, 0)
@@ -137,10 +140,13 @@ class ScoreHead(nn.Module):
             whole = extent.sum(2) + within.sum(2) - shared
             figures.append(shared / (whole + 1e-3) * has)
             cells.append(within.sum(2))
+            sure = hard.amax(axis)
+            covered = (sure * within).sum(2)
+            fit = fit * (covered / (sure.sum(2) + cells[-1] - covered + 1e-3))
         figures += [(sh / (cells[0] * cells[1] + 1)).clamp(max=2) * has, has]
         clicks = maps[:, (6, 8)].flatten(2)
         seen = p.flatten(2) @ clicks.transpose(1, 2) / (clicks.sum(2)[:, None] + 1e-3)
         token = self.own(t[:, 1:]) + self.shared(t[:, :1])
         x = torch.cat([token, torch.stack(figures, dim=2), seen], dim=2)
         score: Tensor = self.out(F.relu(self.hidden(x)))
-        return score[..., 0]
+        return score[..., 0] * (1 - has + has * fit)

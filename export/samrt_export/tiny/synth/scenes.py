@@ -17,6 +17,7 @@ from .scenes_nested import bent, folds, pairs, rings, trees
 from .scenes_organs import body_slice, mr
 from .scenes_proj import bands, ultrasound, xray
 from .scenes_things import checker, soft_blobs, things
+from .scenes_zones import cores, hearts, lumps
 
 MAX_AREA = 0.72
 
@@ -41,6 +42,9 @@ SCENES: dict[str, tuple[float, Callable[[Rng, int], Scene]]] = {
     "pairs": (0.6, pairs),
     "folds": (0.5, folds),
     "trees": (1.2, trees),
+    "hearts": (0.8, hearts),
+    "cores": (1.0, cores),
+    "lumps": (1.0, lumps),
 }
 
 
