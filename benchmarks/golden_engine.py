@@ -19,6 +19,7 @@ import numpy as np
 import samrt
 from samrt import Predictor, Prompt
 from samrt._kernels import resize
+from samrt.decoding import placement_of
 from samrt.geometry import place
 from samrt.postprocess import make_masks
 from samrt.preprocess import load_image, preprocess
@@ -113,8 +114,9 @@ class Engine:
         low, scores, masks = (np.stack(part) for part in zip(*rows, strict=True))
         if spec.kind == "classes":  # there `scores` are probabilities, not the IoU head's
             model = self.predictor._model
+            where = placement_of(self.embedding)
             nothing = decoder_input(
-                prompts, self.embedding.scale, model.bundle.manifest.prompts, spec.low_res_size
+                prompts, where, model.bundle.manifest.prompts, spec.low_res_size
             )
             _, scores = model.run_decoder(self.embedding.features, nothing)
         if spec.resize_interpolation == "nearest":  # the original leaves its masks in the frame

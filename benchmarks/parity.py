@@ -9,6 +9,7 @@ each of which must fail.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import platform
@@ -113,40 +114,49 @@ def main() -> int:
     parser.add_argument("--lora", type=Path, help="lora_rank8.safetensors for sam_lora_vitb")
     parser.add_argument("--sensitivity", action="store_true", help="also with deliberate mistakes")
     parser.add_argument("--loud", action="store_true", help="every figure")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--json", type=Path, help="write the figures here; rows of families not run stay"
+    )
     args = parser.parse_args()
     check = checker(args.golden)
     index = json.loads((args.golden / "index.json").read_text("utf-8"))["families"]
     families = args.family or [f for f in index if args.heavy or f not in HEAVY]
     print(f"| family | {' | '.join(QUANTITIES)} | |\n|{'---|' * (len(QUANTITIES) + 2)}")
     rows: dict[str, Any] = {}
+    wrong: dict[str, Any] = {}
+    if args.json and args.json.exists():  # families that are not run again keep their row
+        old = json.loads(args.json.read_text("utf-8"))
+        rows, wrong = old["families"], old["mistakes"]
     ok = True
+
+    def record() -> None:
+        if args.json:
+            document = {"profile": "fp32", "families": rows, "mistakes": wrong}
+            args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    origin = {
+        "samrt": samrt.__version__,
+        "commit": commit(),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
+    }
     for family in families:
         if family == "sam_lora_vitb" and args.lora is None:
             print(f"| {family} |{' – |' * len(QUANTITIES)} needs --lora |")
             continue
         worst, good, seconds = run(check, family, args.image, args.lora, loud=args.loud)
         ok &= good
-        rows[family] = {"worst": worst, "passed": good, "seconds": round(seconds, 1)}
+        rows[family] = {"worst": worst, "passed": good, "seconds": round(seconds, 1), **origin}
         print(row(family, worst, good), flush=True)
-    wrong: dict[str, Any] = {}
+        record()
     if args.sensitivity:
         for kind in ("bgr", "no_antialias", "tanh_gelu"):
             picture = ["large_1440x1080"]  # the one that shrinks
             worst, good, _ = run(check, "mobile_sam", picture, None, kind=kind)
             ok &= not good
-            wrong[kind] = {"family": "mobile_sam", "worst": worst, "passed": good}
+            wrong[kind] = {"family": "mobile_sam", "worst": worst, "passed": good, **origin}
             print(row(f"mobile_sam, {kind}", worst, good), flush=True)
-    if args.json:
-        record = {
-            "samrt": samrt.__version__,
-            "commit": commit(),
-            "machine": f"{platform.machine()} {platform.system()}",
-            "profile": "fp32",
-            "families": rows,
-            "mistakes": wrong,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            record()
     return 0 if ok else 3
 
 

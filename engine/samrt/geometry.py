@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from samrt.errors import OptionError
 from samrt.types import Box, Size
 
-__all__ = ["Placement", "box_to_frame", "place", "points_to_frame"]
+__all__ = ["Placement", "box_to_frame", "frame_warnings", "place", "points_to_frame"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,22 @@ def place(original_size: Size, frame_size: Size, kind: str) -> Placement:
         raise OptionError(f"resize kind must be 'longest_side' or 'stretch', got {kind!r}")
     scale = (resized[0] / height, resized[1] / width)
     return Placement(original_size, resized, frame_size, scale)
+
+
+def frame_warnings(placement: Placement, cropped_from: Size | None) -> tuple[str, ...]:
+    """A remark if a cropped frame makes the image smaller than the model's own frame would."""
+    if cropped_from is None:
+        return ()
+    own = place(placement.original_size, cropped_from, "longest_side")
+    if own.input_size == placement.input_size:
+        return ()
+    (h, w), (rh, rw), (oh, ow) = placement.original_size, placement.input_size, own.input_size
+    frame = placement.frame_size
+    return (
+        f"this model encodes only {frame[0]}x{frame[1]} of its frame of {cropped_from[0]}x"
+        f"{cropped_from[1]}: the image of {h}x{w} was resized to {rh}x{rw}, where the exact model "
+        f"has {oh}x{ow}; use a model exported without --crop-padding, or for this shape",
+    )
 
 
 def points_to_frame(coords: NDArray[np.float64], scale: tuple[float, float]) -> NDArray[np.float64]:

@@ -65,6 +65,8 @@ class InputSpec(_Rules):
     ``truncate`` make a picture of whole numbers 0..255, which is then divided by ``divisor``;
     with ``none`` the picture is divided first and stays float. ``normalize_kind``: ``mean_std``
     computes ``(x * scale - mean) / std``, ``min_max`` maps the resized image to 0..1.
+    ``cropped_from`` is the frame that the model was made for, where ``size`` is only its upper
+    left part.
     """
 
     size: tuple[int, int]
@@ -82,6 +84,7 @@ class InputSpec(_Rules):
     rounding: str = _later("nearest")
     via: tuple[tuple[int, int], ...] = _later(())
     divisor: float = _later(1.0)
+    cropped_from: tuple[int, int] | None = _later(None)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -222,6 +225,7 @@ def _build(doc: Mapping[str, Any]) -> Manifest:
 
 
 def _input(doc: Mapping[str, Any]) -> InputSpec:
+    whole = doc.get("cropped_from")
     pad, normalize = doc["pad"], doc["normalize"]
     mean, std = normalize.get("mean", [0.0] * 3), normalize.get("std", [1.0] * 3)
     return InputSpec(
@@ -240,6 +244,7 @@ def _input(doc: Mapping[str, Any]) -> InputSpec:
         rounding=doc["resize"].get("rounding", "nearest"),
         via=tuple((size[0], size[1]) for size in doc["resize"].get("via", ())),
         divisor=float(normalize.get("divisor", 1.0)),
+        cropped_from=None if whole is None else (whole[0], whole[1]),
     )
 
 
@@ -295,6 +300,11 @@ def _input_problems(spec: InputSpec, normalize: Mapping[str, Any]) -> list[str]:
         found.append("input.pad.mode: 'none' leaves the frame unfilled with resize longest_side")
     if spec.rounding == "truncate" and not spline:
         found.append(f"input.resize.rounding: 'truncate' does not exist for {spec.interpolation}")
+    whole = spec.cropped_from
+    if whole and (whole[0] < spec.size[0] or whole[1] < spec.size[1]):
+        found.append(f"input.cropped_from: {whole} does not hold the frame {spec.size}")
+    if whole and spec.resize_kind != "longest_side":
+        found.append("input.cropped_from: needs resize longest_side, there is no padding otherwise")
     if spec.via and not (spline and spec.rounding == "none"):
         found.append("input.resize.via: needs a bspline interpolation and rounding 'none'")
     return found

@@ -14,7 +14,7 @@ from samrt import _kernels
 from samrt.backends.base import SessionOptions
 from samrt.decoding import check_prompts, decode_together, group_prompts, placement_of
 from samrt.errors import BundleError, ImageError, OptionError
-from samrt.geometry import place
+from samrt.geometry import frame_warnings, place
 from samrt.manifest import Manifest
 from samrt.model import Model, ModelInfo, open_model
 from samrt.postprocess import Multimask
@@ -138,7 +138,7 @@ class Predictor:
                 preprocess_ms=_ms(prepared - start),
                 encode_ms=_ms(done - prepared),
             ),
-            warnings=source.warnings,
+            warnings=(*source.warnings, *frame_warnings(placement, spec.cropped_from)),
         )
 
     def decode(

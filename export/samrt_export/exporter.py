@@ -16,13 +16,19 @@ import onnx
 from samrt._version import __version__
 from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
 from samrt.errors import OutputError, VerificationError
-from samrt.phantoms import phantom_cases
+from samrt.phantoms import PhantomCase, phantom_cases
 from samrt.predictor import Predictor, load
 from samrt_export.graph import GraphBuilder
 from samrt_export.loading import Loaded, Size, Source, load_network, load_reference
 from samrt_export.manifests import artifact, document
 from samrt_export.reference_model import TorchModel
-from samrt_export.verify import VerificationRecord, compare, store_record
+from samrt_export.verify import (
+    CropDeviation,
+    VerificationRecord,
+    compare,
+    crop_deviation,
+    store_record,
+)
 
 __all__ = ["export", "load_network", "load_reference"]
 
@@ -91,10 +97,18 @@ def export(
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.export.", dir=target.parent))
     try:
         built = _write(loaded, folder, name or target.name.removesuffix(".samrt"), say)
-        record = _prove(built, loaded, threads, say) if verify else None
+        if not verify:
+            return _put(built, target, overwrite)
+        record = _prove(built, loaded, threads, say)
+        crop = None
+        if loaded.frame.mode == "crop":
+            whole = load_reference(
+                source, family=family, base=base, lora_alpha=lora_alpha, threads=threads
+            )
+            crop = _price_of_crop(built, loaded, whole, threads, say)
         loaded.network = None
         gc.collect()
-        return _put(built, target, record, overwrite)
+        return _put(store_record(built.path, record, crop), target, overwrite)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -128,12 +142,9 @@ def _prove(built: Bundle, loaded: Loaded, threads: int | None, say: Progress) ->
 
     Raises VerificationError if the bundle does not pass.
     """
-    cases = phantom_cases()
-    weights = sum(t.numel() for t in loaded.network.parameters())
-    chosen = cases if weights < HEAVY_PARAMETERS else cases[:2]
     model = TorchModel(loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or "")
     with load(built.path, backend="onnxruntime", threads=threads) as candidate:
-        record = compare(Predictor(model), candidate, chosen, progress=say)
+        record = compare(Predictor(model), candidate, _cases(loaded), progress=say)
     if not record.passed:
         raise VerificationError(
             f"the graphs of this {loaded.family.title} do not compute what its checkpoint does: "
@@ -142,10 +153,25 @@ def _prove(built: Bundle, loaded: Loaded, threads: int | None, say: Progress) ->
     return record
 
 
-def _put(built: Bundle, target: Path, record: VerificationRecord | None, overwrite: bool) -> Bundle:
-    """Move a finished bundle into place, with its record."""
-    if record is not None:
-        built = store_record(built.path, record)
+def _price_of_crop(
+    built: Bundle, loaded: Loaded, whole: TorchModel, threads: int | None, say: Progress
+) -> CropDeviation:
+    """Compare with the exact model, both in torch; an honest figure, not a threshold."""
+    part = TorchModel(loaded.network, built.manifest, threads=threads)
+    found = crop_deviation(Predictor(whole), Predictor(part), _cases(loaded), say)
+    say(found.in_words())
+    return found
+
+
+def _cases(loaded: Loaded) -> list[PhantomCase]:
+    """Pictures to compare on: fewer for models that take long."""
+    cases = phantom_cases()
+    weights = sum(t.numel() for t in loaded.network.parameters())
+    return cases if weights < HEAVY_PARAMETERS else cases[:2]
+
+
+def _put(built: Bundle, target: Path, overwrite: bool) -> Bundle:
+    """Move a finished bundle into place."""
     document_text = (built.path / MANIFEST_NAME).read_text("utf-8")
     files: dict[str, Any] = {}
     for part in built.manifest.artifacts:

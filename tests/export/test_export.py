@@ -16,29 +16,11 @@ import samrt_export
 from samrt.bundle import Bundle
 from samrt.cli import main
 from samrt.errors import OptionError, OutputError, VerificationError
+from samrt.phantoms import phantom_case
 from samrt_export import loading
 from samrt_export.checkpoint import CheckpointError
 from samrt_export.families import FAMILIES, family_named
-
-
-def seeded_state(name: str) -> dict[str, torch.Tensor]:
-    """Random weights of a family, in the scale that networks are started with."""
-    family = FAMILIES[name]
-    generator = torch.Generator().manual_seed(7)
-    state = {}
-    for key, shape in family.shapes(family.variants[0], family.frame()).items():
-        if key.endswith("num_batches_tracked"):
-            state[key] = torch.zeros(shape, dtype=torch.int64)
-        elif key.endswith("running_var"):
-            state[key] = torch.rand(shape, generator=generator) + 0.5
-        elif len(shape) == 1:
-            start = 1.0 if key.endswith("weight") else 0.0
-            state[key] = start + 0.1 * torch.randn(shape, generator=generator)
-        else:
-            fan = max(1, int(np.prod(shape[1:])))
-            scale = 1.0 if "gaussian" in key or "embed" in key else fan**-0.5
-            state[key] = torch.randn(shape, generator=generator) * scale
-    return state
+from samrt_export.seeded import seeded_state
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +122,7 @@ def test_a_graph_that_computes_something_else_is_refused(
             return {k: v + 0.05 for k, v in super().run_encoder(image).items()}
 
     monkeypatch.setattr(exporter, "TorchModel", Shifted)
+    monkeypatch.setattr(exporter, "phantom_cases", lambda: [phantom_case("portrait")])
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "x.samrt")]) == 3
     assert "do not compute" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

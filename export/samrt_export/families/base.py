@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from samrt.errors import OptionError
 from samrt_export.graph import GraphBuilder
 
 Size = tuple[int, int]
@@ -114,6 +115,16 @@ class Family:
     croppable: bool = False
     multiple: int = 16
     notes: tuple[str, ...] = field(default=())
+
+    def variant_named(self, variant: str | None) -> str:
+        """A size of the family, the first where `None`; OptionError for an unknown one."""
+        if variant is None:
+            return self.variants[0]
+        if variant not in self.variants:
+            raise OptionError(
+                f"{self.title} has no variant {variant!r}: choose one of {', '.join(self.variants)}"
+            )
+        return variant
 
     def frame(
         self,

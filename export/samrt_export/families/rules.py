@@ -38,8 +38,10 @@ def picture(
     edge: Rules = {"mode": "none"}
     if pad:
         edge = {"mode": "right_bottom", "value": 0.0, "when": "after_normalize"}
+    crop: Rules = {"cropped_from": list(frame.whole)} if frame.mode == "crop" else {}
     return {
         "size": list(frame.size),
+        **crop,
         "resize": {"kind": resize[0], "interpolation": resize[1], **more},
         "pad": edge,
         "normalize": normalize,

@@ -1,6 +1,7 @@
 """Verification: is a bundle the network it was exported from?"""
 
 from samrt_export.verify.compare import Case, compare
+from samrt_export.verify.crop import CropDeviation, crop_deviation
 from samrt_export.verify.figures import ArrayFigures, MaskFigures, compare_masks, hd95
 from samrt_export.verify.images import ImageCase, automatic_prompts, image_cases, image_files
 from samrt_export.verify.record import (
@@ -17,6 +18,7 @@ __all__ = [
     "THRESHOLDS",
     "ArrayFigures",
     "Case",
+    "CropDeviation",
     "ImageCase",
     "MaskFigures",
     "MaskSummary",
@@ -25,6 +27,7 @@ __all__ = [
     "automatic_prompts",
     "compare",
     "compare_masks",
+    "crop_deviation",
     "hd95",
     "image_cases",
     "image_files",

@@ -11,11 +11,13 @@ from samrt.bundle import MANIFEST_NAME, Bundle
 from samrt.errors import BundleError
 from samrt.imaging.write import write_files
 from samrt.manifest import parse_manifest
+from samrt_export.verify.crop import CropDeviation
 from samrt_export.verify.record import VerificationRecord
 
 __all__ = ["parity_with", "store_record"]
 
 _OTHERS = "other_precisions"
+_CROP = "crop_padding"
 
 
 def parity_with(
@@ -24,9 +26,12 @@ def parity_with(
     """The manifest's ``parity`` entry with one more record.
 
     The record of the bundle's default precision lies at its top, those of other precisions under
-    ``other_precisions``; records of other precisions are kept as they are.
+    ``other_precisions``; records of other precisions are kept as they are, and so is the figure of
+    what ``--crop-padding`` costs.
     """
     old = parity or {}
+    if _CROP in old and _CROP not in record:
+        record = {**record, _CROP: old[_CROP]}
     others = old.get(_OTHERS)
     kept = dict(others) if isinstance(others, dict) else {}
     if record["precision"] == default_precision:
@@ -35,12 +40,15 @@ def parity_with(
     return {**old, _OTHERS: kept}
 
 
-def store_record(path: str | PathLike[str], record: VerificationRecord) -> Bundle:
+def store_record(
+    path: str | PathLike[str], record: VerificationRecord, crop: CropDeviation | None = None
+) -> Bundle:
     """Write a record into a bundle's manifest: the new one is there completely, or the old one.
 
     Args:
         path: the bundle folder.
         record: what is stored; an older record of the same precision is replaced.
+        crop: what leaving the padding out costs.
 
     Returns:
         The bundle, opened again; its id does not depend on records.
@@ -60,9 +68,10 @@ def store_record(path: str | PathLike[str], record: VerificationRecord) -> Bundl
         raise BundleError(f"the bundle at {path} has no precision {record.precision!r}")
     target = Path(path) / MANIFEST_NAME
     document = json.loads(target.read_text("utf-8"))
-    document["parity"] = parity_with(
-        document.get("parity"), record.as_dict(), bundle.manifest.precision
-    )
+    entry = record.as_dict()
+    if crop is not None:
+        entry[_CROP] = crop.as_dict()
+    document["parity"] = parity_with(document.get("parity"), entry, bundle.manifest.precision)
     parse_manifest(document, where=str(target))
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     write_files({target: f"{text}\n".encode()}, force=True)
