@@ -86,7 +86,9 @@ class Engine:
             "embedding": self.embedding.features["image_embeddings"],
         }
         if spec.interpolation in BYTES_FIRST:
-            out["resized"] = resize(source.array, placement.input_size, spec.interpolation)
+            out["resized"] = resize(
+                source.array, placement.input_size, spec.interpolation, rounding=spec.rounding
+            )
         return out
 
     def predict(self, prompt: dict[str, Any]) -> dict[str, Any] | None:

@@ -25,6 +25,9 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train = steps.add_parser("train", help="train, or go on after an interruption")
     train.add_argument("out", type=Path, help="folder for checkpoints")
     train.add_argument("--pool", type=Path, required=True)
+    train.add_argument("--focus", type=Path, help="a second pool with a share of its own")
+    train.add_argument("--focus-share", type=float, default=0.45)
+    train.add_argument("--real-share", type=float, default=0.12)
     train.add_argument("--real", type=Path, help="folder with index.json; only train-ok is read")
     train.add_argument("--recipe", choices=sorted(RECIPES), default="full")
     train.add_argument("--start-from", type=Path, help="checkpoint whose weights to begin with")
@@ -58,9 +61,13 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 RECIPES: dict[str, tuple[tuple[int, int, int, int, float, float], ...]] = {
     "full": ((256, 8, 4, 4200, 1.2e-3, 2e-4), (512, 4, 4, 850, 4e-4, 1e-5)),
+    "again": ((256, 8, 4, 1500, 6e-4, 2.5e-4), (512, 4, 4, 1500, 3e-4, 1e-5)),
     "smoke": ((128, 2, 2, 4, 1e-3, 1e-4),),
 }
-"""Phases: frame size, images, targets an image, steps, first and last learning rate."""
+"""Phases: frame size, images, targets an image, steps, first and last learning rate.
+
+`full` starts from nothing; `again` goes on from trained weights with harder images.
+"""
 
 
 def _pool(args: argparse.Namespace) -> int:
@@ -78,7 +85,10 @@ def _train(args: argparse.Namespace) -> int:
         TrainOptions(
             out=args.out,
             pool=args.pool,
+            focus=args.focus,
+            focus_share=args.focus_share,
             real=args.real,
+            real_share=args.real_share,
             phases=tuple(Phase(*p) for p in RECIPES[args.recipe]),
             seed=args.seed,
             threads=args.threads,
