@@ -9,7 +9,7 @@ SOURCES := $(shell find engine cpp_ext setup.py pyproject.toml -type f -not -nam
 EXPORT_SOURCES := $(shell find export -type f -name '*.py')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo size test test-fast lint dev clean check-tools
+.PHONY: help demo size test test-all lint dev clean check-tools
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -49,11 +49,11 @@ demo: $(VENV)/.runtime ## install into .venv and segment a kidney in an example 
 size: $(VENV)/.runtime ## what the runtime weighs in .venv, pip and setuptools left out (run it before make test)
 	@du -sh --si --exclude='pip*' --exclude='setuptools*' --exclude=pkg_resources --exclude=_distutils_hack $(VENV)/lib/python3*/site-packages
 
-test: $(VENV)/.test ## install the test tools into .venv and run the test suite
-	@$(BIN)/python -m pytest
-
-test-fast: $(VENV)/.test ## the tests without the slow ones
+test: $(VENV)/.test ## install the test tools into .venv and run the test suite, the slow tests left out
 	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test ## all tests; some need 16 GB of memory and minutes each (ViT-H)
+	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.test ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

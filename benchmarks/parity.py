@@ -79,7 +79,7 @@ def mistake(kind: str) -> Iterator[None]:
 
 def run(
     check: ModuleType, family: str, images: list[str] | None, lora: Path | None,
-    *, kind: str = "none", loud: bool = False,
+    *, kind: str = "none", out: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, float], bool, float]:  # fmt: skip
     """Worst figures of a family, whether all are inside the fp32 profile, and the seconds."""
 
@@ -88,7 +88,6 @@ def run(
         return golden_engine.engine_for(name, weights, info, lora=lora, image_format=order)
 
     start = time.monotonic()
-    out: Callable[[str], None] = print if loud else (lambda text: None)
     with mistake(kind):
         worst, good = check.check(family, load, "fp32", images, out=out)
     return worst, good, time.monotonic() - start
@@ -144,7 +143,8 @@ def main() -> int:
         if family == "sam_lora_vitb" and args.lora is None:
             print(f"| {family} |{' – |' * len(QUANTITIES)} needs --lora |")
             continue
-        worst, good, seconds = run(check, family, args.image, args.lora, loud=args.loud)
+        said: Callable[[str], None] = print if args.loud else (lambda line: None)
+        worst, good, seconds = run(check, family, args.image, args.lora, out=said)
         ok &= good
         rows[family] = {"worst": worst, "passed": good, "seconds": round(seconds, 1), **origin}
         print(row(family, worst, good), flush=True)

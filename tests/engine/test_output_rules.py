@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import samrt
 from samrt import OptionError, Prompt, PromptError
 from samrt.classes import class_map, class_masks
+from samrt.cli import main
 from samrt.geometry import place
 from samrt.manifest import OutputSpec
 from samrt.postprocess import full_size_logits, make_masks, mask_indices, returned_logits
@@ -284,6 +287,31 @@ def test_a_model_of_classes_answers_without_a_prompt(
             np.testing.assert_array_equal(other.masks, answer.masks)
         with pytest.raises(PromptError, match="takes no prompts"):
             predictor.predict(box=BOX)
+
+
+def test_classes_from_the_command_line(
+    classes_bundle: Path, image: NDArray[np.uint8], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Without a prompt: a label map of all classes, a COCO category for each."""
+    picture, out = tmp_path / "scan.png", tmp_path / "out"
+    Image.fromarray(image).save(picture)
+    words = ["infer", str(picture), "--model", str(classes_bundle), "-o", str(out), "--json"]
+    assert main([*words, "--outputs", "mask,overlay,label,coco,polygons,npz"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["prompts"]) == 1
+    with samrt.load(classes_bundle, threads=1) as predictor:
+        predictor.set_image(image)
+        masks = predictor.predict().masks
+    wanted = (masks * np.arange(1, 5)[:, None, None]).sum(axis=0)
+    assert len(np.unique(wanted)) > 2
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "scan.labels.png")), wanted)
+    coco = json.loads((out / "scan.coco.json").read_text("utf-8"))
+    assert [c["id"] for c in coco["categories"]] == [1, 2, 3, 4]
+    assert [a["category_id"] for a in coco["annotations"]] == [1, 2, 3, 4]
+    assert len(list(out.glob("scan.m*.mask.png"))) == 4
+    assert main(["infer", str(picture)]) == 2
+    assert "nothing to segment" in capsys.readouterr().err
 
 
 def test_models_with_prompts_still_want_one(load_edited: Load, image: NDArray[np.uint8]) -> None:

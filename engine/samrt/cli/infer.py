@@ -65,7 +65,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("prompts (at least one)")
+    group = parser.add_argument_group("prompts (at least one, if the model takes any)")
     group.add_argument(
         "--box", type=_numbers.box, action="append", default=[], metavar="X0,Y0,X1,Y1",
         help="a box around the object; may be repeated",
@@ -147,10 +147,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_usage(args: argparse.Namespace) -> None:
     parser: argparse.ArgumentParser = args.parser
-    if not (args.box or args.point or args.mask_input):
+    if not (args.box or args.point or args.mask_input) and _takes_prompts(args.model):
         parser.error("nothing to segment: give --box, --point or --mask-input")
     if args.point and len(args.box) > 1:
         parser.error("points with several boxes are ambiguous: give one --box or run once per box")
+
+
+def _takes_prompts(model: str) -> bool:
+    """Whether a model wants to be asked; SAMed, say, segments its organs without."""
+    from samrt.bundle import Bundle, find_model
+
+    return Bundle.open(find_model(model)).manifest.prompts.takes_prompts
 
 
 def _infer(args: argparse.Namespace) -> InferResult:
@@ -183,7 +190,8 @@ def _infer(args: argparse.Namespace) -> InferResult:
         load_ms = lap()
         limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
         embedding = engine.encode(image, **limits)
-        predictions = engine.decode(embedding, prompts, multimask_output=args.multimask)
+        several = args.multimask or engine.manifest.output.kind == "classes"
+        predictions = engine.decode(embedding, prompts, multimask_output=several)
         model = engine.info
     lap()
     names = OutputNames(args.output_dir, stem, len(prompts), len(predictions[0].masks))
@@ -224,7 +232,10 @@ def _prompts(args: argparse.Namespace, image: LoadedImage) -> list[Prompt]:
     from samrt.errors import PromptError
     from samrt.imaging.logits import load_mask_inputs
     from samrt.prompts import make_prompt
+    from samrt.types import Prompt
 
+    if not (args.box or args.point or args.mask_input):
+        return [Prompt.empty()]
     count = max(1, len(args.box))
     masks: list[Any] = [None] * count
     if args.mask_input:

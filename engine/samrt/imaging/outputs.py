@@ -5,10 +5,10 @@ kind      file
 ========  ====================================================================================
 mask      ``STEM.mask.png``, 8-bit grey, 0 and 255; with several prompts ``STEM.p0.mask.png``,
           with several masks per prompt ``STEM.m0.mask.png`` or ``STEM.p0.m0.mask.png``
-overlay   ``STEM.overlay.png``, RGB; the best mask of each prompt
+overlay   ``STEM.overlay.png``, RGB; the best mask of each prompt, or every class
 label     ``STEM.labels.png``, grey, 0 for background and prompt number + 1 elsewhere; 16 bit
           from 256 prompts on. Where masks overlap the one with the higher score wins, of equals
-          the earlier prompt
+          the earlier prompt. Of a model without prompts: the number of the class, from 1
 coco      ``STEM.coco.json``, COCO annotations with compressed RLE
 polygons  ``STEM.polygons.geojson``, a GeoJSON feature per mask, holes included
 npz       ``STEM.logits.npz``, see :mod:`samrt.imaging.logits`
@@ -125,14 +125,23 @@ def label_map(predictions: Sequence[Prediction], size: tuple[int, int]) -> NDArr
 
     Returns:
         ``(H, W)`` uint8, uint16 from 256 prompts on: 0 background, else prompt number + 1. The
-        higher score wins where masks overlap, of equal scores the earlier prompt.
+        higher score wins where masks overlap, of equal scores the earlier prompt. Of a model
+        without prompts the number of the class, from 1.
     """
-    labels = np.zeros(size, np.uint8 if len(predictions) < 256 else np.uint16)
-    scores = [float(p.scores[p.best]) for p in predictions]
-    for index in sorted(range(len(predictions)), key=lambda i: (scores[i], -i)):
-        prediction = predictions[index]
-        labels[prediction.masks[prediction.best]] = index + 1
+    shown = _shown(predictions)
+    labels = np.zeros(size, np.uint8 if len(shown) < 256 else np.uint16)
+    for index in sorted(range(len(shown)), key=lambda i: (shown[i].score or 0.0, -i)):
+        labels[shown[index].mask] = index + 1
     return labels
+
+
+def _shown(predictions: Sequence[Prediction]) -> list[OverlayItem]:
+    """The best mask of each prompt; all masks of a model without prompts, which are classes."""
+    items: list[OverlayItem] = []
+    for p in predictions:
+        kept = range(len(p.masks)) if p.prompt.is_empty else (p.best,)
+        items += [OverlayItem(p.masks[m], p.prompt, float(p.scores[m])) for m in kept]
+    return items
 
 
 def _png(array: NDArray[Any], level: int = 6) -> bytes:
@@ -144,10 +153,7 @@ def _png(array: NDArray[Any], level: int = 6) -> bytes:
 
 
 def _overlay(run: Run) -> bytes:
-    items = [
-        OverlayItem(p.masks[p.best], p.prompt, float(p.scores[p.best])) for p in run.predictions
-    ]
-    return _png(np.asarray(draw_overlay(run.image, items)), level=3)
+    return _png(np.asarray(draw_overlay(run.image, _shown(run.predictions))), level=3)
 
 
 def _labels(run: Run) -> bytes:
@@ -166,14 +172,17 @@ def _figures(prediction: Prediction, prompt: int, mask: int) -> dict[str, Any]:
 def _coco(run: Run) -> bytes:
     height, width = run.size
     annotations: list[dict[str, Any]] = []
+    classes = 0
     for p, prediction in enumerate(run.predictions):
+        if prediction.prompt.is_empty:
+            classes = len(prediction.masks)
         for m, mask in enumerate(prediction.masks):
             x0, y0, x1, y1 = (float(v) for v in prediction.boxes[m])
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": 1,
-                    "category_id": 1,
+                    "category_id": m + 1 if classes else 1,
                     "iscrowd": 0,
                     "segmentation": mask_to_rle(mask),
                     "area": int(prediction.areas_px[m]),
@@ -181,11 +190,12 @@ def _coco(run: Run) -> bytes:
                     **_figures(prediction, p, m),
                 }
             )
+    names = [f"class {k + 1}" for k in range(classes)] or ["object"]
     return _json(
         {
             "info": {"description": "masks predicted by samrt", **run.meta},
             "images": [{"id": 1, "file_name": run.file_name, "width": width, "height": height}],
-            "categories": [{"id": 1, "name": "object"}],
+            "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)],
             "annotations": annotations,
         }
     )
