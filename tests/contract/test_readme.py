@@ -148,3 +148,15 @@ def test_links_to_files_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text("utf-8")):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{page}: {target}"
+
+
+def test_tables_of_families_are_those_of_the_recorded_results() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "table.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    page = (ROOT / "README.md").read_text("utf-8")
+    for table in done.stdout.strip().split("\n\n"):
+        assert table in page, "run benchmarks/table.py and put its tables into the README"
