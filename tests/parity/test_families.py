@@ -25,6 +25,9 @@ GOLDEN = ROOT.parent / "shared" / "golden"
 pytestmark = [
     pytest.mark.shared,
     pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden vectors beside the repository"),
+    # check_golden.py leaves its index.json to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
