@@ -107,8 +107,8 @@ class Bundle:
     def artifact(self, role: str, precision: str = "auto") -> Artifact:
         """Return the encoder or decoder for a precision; ``"auto"`` is the bundle's default.
 
-        A bundle whose decoder exists in one precision only serves every encoder precision with
-        it: quantised encoders keep their float decoder.
+        An encoder precision without a decoder of its own is served with the decoder of the
+        default precision: quantised encoders keep their float decoder.
 
         Raises:
             OptionError: the bundle has no such precision or role.
@@ -124,8 +124,9 @@ class Bundle:
         exact = [a for a in items if a.precision == wanted]
         if exact:
             return exact[0]
-        if role == "decoder" and len(items) == 1:
-            return items[0]
+        usual = [a for a in items if a.precision == self.manifest.precision] or items
+        if role == "decoder" and len(usual) == 1:
+            return usual[0]
         raise OptionError(
             f"model {self.manifest.name!r} has no {role} of precision {wanted!r}: "
             f"there is {', '.join(a.precision for a in items) or 'none'}"

@@ -141,7 +141,10 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 def _encoder_problems(encoder: Artifact, spec: InputSpec) -> list[str]:
     want = TensorSpec("image", spec.dtype, (1, 3, *spec.size))
-    if encoder.inputs != (want,):
+    half = TensorSpec("image", "float16", want.shape)
+    if encoder.inputs != (want,) and not (
+        encoder.precision == "fp16" and encoder.inputs == (half,)
+    ):
         got = ", ".join(str(item) for item in encoder.inputs)
         return [f"{encoder.file}: inputs are ({got}), expected ({want})"]
     free = [spec for spec in encoder.outputs if any(isinstance(s, str) for s in spec.shape)]

@@ -88,10 +88,12 @@ class Model:
         Raises:
             BackendError: the runtime failed or the result holds NaN or infinity.
         """
-        results = self._encoder.run({self._encoder.inputs[0].name: image})
+        wanted = self._encoder.inputs[0]
+        results = self._encoder.run({wanted.name: image.astype(wanted.dtype, copy=False)})
         features = {name: array.astype(np.float32, copy=False) for name, array in results.items()}
         for array in features.values():
             array.flags.writeable = False
+        self._encoder.retain(features)
         return features
 
     def run_decoder(
@@ -155,7 +157,7 @@ def open_model(
     try:
         for role, artifact in chosen.items():
             own = options_for(role, options)
-            sessions[role] = runtime.create(bundle.file_of(artifact), own)
+            sessions[role] = runtime.open_artifact(bundle, artifact, own)
             _compare(artifact, sessions[role])
     except BaseException:
         for session in sessions.values():

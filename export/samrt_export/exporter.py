@@ -15,18 +15,20 @@ import onnx
 
 from samrt._version import __version__
 from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
-from samrt.errors import OutputError, VerificationError
+from samrt.errors import OptionError, OutputError, VerificationError
 from samrt.phantoms import PhantomCase, phantom_cases
 from samrt.predictor import Predictor, load
 from samrt_export.graph import GraphBuilder
 from samrt_export.loading import Loaded, Size, Source, load_network, load_reference
 from samrt_export.manifests import artifact, document
+from samrt_export.precision import add_precision
 from samrt_export.reference_model import TorchModel
 from samrt_export.verify import (
     CropDeviation,
     VerificationRecord,
     compare,
     crop_deviation,
+    image_files,
     store_record,
 )
 
@@ -46,6 +48,9 @@ def export(
     name: str | None = None,
     image_size: Size | None = None,
     crop_padding: Size | None = None,
+    precision: str = "fp32",
+    calibration_images: str | PathLike[str] | None = None,
+    half_io: bool = False,
     overwrite: bool = False,
     verify: bool = True,
     threads: int | None = None,
@@ -63,6 +68,11 @@ def export(
         name: the model's name in the manifest; ``None`` takes it from ``out``.
         image_size: `(S_h, S_w)` of another input frame; position tables are interpolated.
         crop_padding: `(S_h, S_w)` of the part of the frame to encode, for images of that shape.
+        precision: ``fp32``, or ``fp16`` for float16 graphs beside the float32 ones; these stay
+            the default. See :func:`samrt_export.precision.add_precision`.
+        calibration_images: folder of pictures on which float16 is measured and proven, besides
+            the built-in ones.
+        half_io: float16 inputs and outputs of the float16 graphs.
         overwrite: replace an existing bundle.
         verify: compare the bundle with the torch network on built-in images before it is put in
             place; the figures go into the manifest.
@@ -74,10 +84,13 @@ def export(
 
     Raises:
         CheckpointError: not a readable checkpoint, or its keys do not fit; all are listed.
-        OptionError: unknown family, or a frame that the family does not allow.
+        OptionError: unknown family or precision, a frame that the family does not allow, or
+            ``fp16`` without verification.
+        ImageError: no pictures in ``calibration_images``, or a damaged one.
         OutputError: ``out`` exists, or cannot be written.
         VerificationError: the bundle differs from the checkpoint by more than rounding.
     """
+    _check_precision(precision, calibration_images, half_io=half_io, verify=verify)
     say = progress or (lambda text: None)
     target = Path(out)
     if target.exists() and not overwrite:
@@ -106,11 +119,39 @@ def export(
                 source, family=family, base=base, lora_alpha=lora_alpha, threads=threads
             )
             crop = _price_of_crop(built, loaded, whole, threads, say)
+        built = store_record(built.path, record, crop)
+        if precision == "fp16":
+            model = TorchModel(
+                loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or ""
+            )
+            built = add_precision(
+                built.path, precision, images=calibration_images, half_io=half_io,
+                reference=Predictor(model), threads=threads, progress=say,
+            )  # fmt: skip
         loaded.network = None
         gc.collect()
-        return _put(store_record(built.path, record, crop), target, overwrite)
+        return _put(built, target, overwrite)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_precision(
+    precision: str, images: str | PathLike[str] | None, *, half_io: bool, verify: bool
+) -> None:
+    """Refuse options that contradict each other, before anything long is begun."""
+    if precision not in ("fp32", "fp16"):
+        raise OptionError(f"precision must be 'fp32' or 'fp16', got {precision!r}")
+    if precision == "fp32":
+        if images is not None or half_io:
+            raise OptionError(
+                "calibration pictures and float16 inputs are of use for fp16 only: "
+                "ask for that precision"
+            )
+        return
+    if not verify:
+        raise OptionError("fp16 is found by comparisons: it cannot be made without verification")
+    if images is not None:
+        image_files(images)
 
 
 def _write(loaded: Loaded, folder: Path, name: str, say: Progress) -> Bundle:

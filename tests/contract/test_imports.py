@@ -13,7 +13,8 @@ import samrt
 
 PACKAGE = Path(samrt.__file__).parent
 HEAVY = (
-    "torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "PIL", "cv2", "scipy",
+    "torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
+    "tensorrt_rtx_bindings", "cuda", "pycuda", "PIL", "cv2", "scipy",
     "pydicom", "samrt_export", "samrt._native",
 )  # fmt: skip
 
@@ -43,6 +44,7 @@ def test_import_samrt_loads_nothing_heavy() -> None:
         "import samrt; samrt.available_backends(); samrt.available_models()",
         "from samrt import *",
         "import samrt.bundle, samrt.manifest, samrt.environment, samrt.imaging",
+        "import samrt.backends.tensorrt, samrt.engines.bundles, samrt.engines.triton",
     ],
 )
 def test_names_and_registries_load_nothing_heavy(code: str) -> None:

@@ -38,6 +38,17 @@ def test_bounds_come_from_the_package_metadata() -> None:
 
 
 @pytest.mark.usefixtures("fake_metadata")
+def test_of_alternatives_one_is_enough() -> None:
+    assert module.missing_requirements(["tensorrt|numpy", "openvino|cuda-bindings"], None) == ()
+    assert module.missing_requirements(["cuda-bindings|pycuda|cupy"], "tensorrt") == (
+        "cuda-bindings>=12.6 is not installed, nor is pycuda or cupy",
+    )
+    assert module.missing_requirements(["tensorrt|onnxruntime"], None) == (
+        "onnxruntime<2,>=1.17 is needed, 1.16.3 is installed",
+    )
+
+
+@pytest.mark.usefixtures("fake_metadata")
 def test_what_is_missing_or_too_old_is_said() -> None:
     assert module.missing_requirements(["numpy"], None) == ()
     assert module.missing_requirements(["openvino"], "openvino") == ()

@@ -24,7 +24,7 @@ class BackendRow:
     Attributes:
         name: what the user writes as ``backend=``.
         target: ``module:Class``, a subclass of :class:`samrt.backends.base.Backend`.
-        distributions: names of the distributions it imports.
+        distributions: names of the distributions it imports; ``a|b`` where either will do.
         extra: extra of samrt that installs them; ``None`` if they are core dependencies.
     """
 
@@ -106,4 +106,23 @@ def _create(row: BackendRow) -> Backend:
 
 register_backend(
     BackendRow("onnxruntime", "samrt.backends.onnxruntime:OnnxRuntimeBackend", ("onnxruntime",))
+)
+register_backend(
+    BackendRow(
+        "tensorrt",
+        "samrt.backends.tensorrt:TensorRTBackend",
+        ("tensorrt|tensorrt-cu13|tensorrt-cu12", "cuda-bindings|pycuda"),
+        "tensorrt",
+    )
+)
+register_backend(
+    BackendRow(
+        "tensorrt-rtx",
+        "samrt.backends.tensorrt:TensorRTRtxBackend",
+        (
+            "tensorrt-rtx|tensorrt-rtx-cu13-bindings|tensorrt-rtx-cu12-bindings",
+            "cuda-bindings|pycuda",
+        ),
+        "tensorrt-rtx",
+    )
 )

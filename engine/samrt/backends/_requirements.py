@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 __all__ = ["missing_requirements", "requirement_texts"]
@@ -11,6 +11,7 @@ __all__ = ["missing_requirements", "requirement_texts"]
 _HEAD = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 _BOUND = re.compile(r"\s*(>=|<=|==|!=|~=|<|>)\s*([0-9][0-9A-Za-z.+*!-]*)\s*")
+_ABSENT = "is not installed"
 
 
 def _canonical(name: str) -> str:
@@ -40,22 +41,35 @@ def requirement_texts(extra: str | None) -> dict[str, str] | None:
 def missing_requirements(distributions: Sequence[str], extra: str | None) -> tuple[str, ...]:
     """Say which distributions are not installed or do not satisfy their bounds.
 
-    Each item is a phrase such as ``onnxruntime>=1.17 is not installed``. Where samrt runs
-    uninstalled the bounds are unknown, and the phrase says so.
+    Each item is a phrase such as ``onnxruntime>=1.17 is not installed``; of alternatives
+    (``a|b``) one is enough. Where samrt runs uninstalled the bounds are unknown, and the phrase
+    says so.
     """
     bounds = requirement_texts(extra)
     note = " (version bounds unknown: samrt runs from source, not installed)"
     found = []
-    for name in distributions:
-        bound = (bounds or {}).get(_canonical(name), "")
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found.append(f"{name}{bound} is not installed{note if bounds is None else ''}")
+    for alternatives in distributions:
+        names = alternatives.split("|")
+        lacks = [_lack(name, bounds or {}) for name in names]
+        if not all(lacks):
             continue
-        if not _satisfies(version, bound):
-            found.append(f"{name}{bound} is needed, {version} is installed")
+        outdated = [text for text in lacks if text and not text.endswith(_ABSENT)]
+        others = f", nor is {' or '.join(names[1:])}" if names[1:] else ""
+        text = outdated[0] if outdated else f"{lacks[0]}{others}"
+        found.append(f"{text}{note if bounds is None else ''}")
     return tuple(found)
+
+
+def _lack(name: str, bounds: Mapping[str, str]) -> str | None:
+    """What is wrong with one distribution; ``None`` if it is installed and new enough."""
+    bound = bounds.get(_canonical(name), "")
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"{name}{bound} {_ABSENT}"
+    return (
+        None if _satisfies(version, bound) else f"{name}{bound} is needed, {version} is installed"
+    )
 
 
 def _satisfies(version: str, bounds: str) -> bool:

@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import BackendError, OptionError
 from samrt.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from samrt.bundle import Bundle
+    from samrt.manifest import Artifact
 
 __all__ = ["MAX_THREADS", "Backend", "Session", "SessionOptions", "TensorSpec", "default_threads"]
 
@@ -133,6 +137,12 @@ class Session(ABC):
         owned = array.flags.owndata and array.flags.writeable and array.flags.c_contiguous
         return array if owned else np.array(array, order="C", copy=True)
 
+    def retain(self, results: Arrays) -> None:  # noqa: B027 - most runtimes have nothing to do
+        """Hear that arrays of the last :meth:`run` are read-only now and will be used as inputs.
+
+        A runtime with memory of its own may leave them there for the next session.
+        """
+
     def close(self) -> None:
         """Free the model; closing twice is fine."""
         self._closed = True
@@ -177,6 +187,14 @@ class Backend(ABC):
         Raises:
             BackendError: the runtime does not accept the model.
         """
+
+    def open_artifact(self, bundle: Bundle, artifact: Artifact, options: SessionOptions) -> Session:
+        """Open a model of a bundle; by default its model file with :meth:`create`.
+
+        Raises:
+            BackendError: the runtime does not accept the model.
+        """
+        return self.create(bundle.file_of(artifact), options)
 
     @abstractmethod
     def version(self) -> str:

@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Sequence
 
 from samrt._version import __version__
-from samrt.cli import _numbers, export, infer, info, models, pull, verify
+from samrt.cli import _numbers, build, export, infer, info, models, pull, verify
 from samrt.cli._report import flush
 from samrt.errors import SamrtError, VerificationError
 
 __all__ = ["build_parser", "main"]
 
-_VERBS = (infer, export, verify, models, pull, info)
+_VERBS = (infer, export, build, verify, models, pull, info)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samrt.bundle import Bundle
 
 __all__ = ["add_subparser", "run"]
 
@@ -20,7 +25,11 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "the checkpoint does. Needs the extra 'export' (pip install 'samrt[export]').",
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .pth, .pt or .safetensors file")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a .pth, .pt or .safetensors file; with --precision fp16 also a bundle",
+    )
     parser.add_argument("-o", "--output", metavar="NAME.samrt", required=True, help="the bundle")
     parser.add_argument(
         "--family", help="what it is, where several families have the same keys (medsam)"
@@ -46,6 +55,23 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "faster, but not exactly the original's answer",
     )
     parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="fp16 adds float16 graphs to the float32 ones, with float32 islands found by "
+        "measurement (fp32)",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="measure and prove float16 on the pictures in this folder too",
+    )
+    parser.add_argument(
+        "--half-io",
+        action="store_true",
+        help="float16 inputs and outputs of the float16 graphs; points stay float32",
+    )
+    parser.add_argument(
         "--no-verify", action="store_true", help="leave out the comparison with the checkpoint"
     )
     parser.add_argument("--threads", type=int, help="threads of the comparison")
@@ -67,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     from samrt.cli._report import print_json, say
     from samrt.errors import BackendUnavailableError
 
+    if _is_bundle(args.checkpoint):
+        return _convert(args)
     try:
         from samrt_export.exporter import export
     except ModuleNotFoundError as exc:
@@ -82,11 +110,68 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         image_size=args.image_size,
         crop_padding=args.crop_padding,
+        precision=args.precision,
+        calibration_images=args.images,
+        half_io=args.half_io,
         overwrite=args.force,
         verify=not args.no_verify,
         threads=args.threads,
-        progress=lambda text: print(f"samrt: {text}", file=sys.stderr, flush=True),
+        progress=_progress,
     )
+    return _report(args, bundle, print_json, say)
+
+
+def _is_bundle(source: str) -> bool:
+    """Whether the source is a bundle, or the name of one, and no checkpoint."""
+    from samrt.bundle import MANIFEST_NAME, available_models
+
+    known = source in available_models() and not Path(source).exists()
+    return known or (Path(source) / MANIFEST_NAME).is_file()
+
+
+def _progress(text: str) -> None:
+    print(f"samrt: {text}", file=sys.stderr, flush=True)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    """A bundle with float16 graphs from one without."""
+    from samrt.bundle import find_model
+    from samrt.cli._report import print_json, say
+    from samrt.errors import BackendUnavailableError, OptionError
+
+    if args.precision != "fp16":
+        raise OptionError(f"{args.checkpoint} is a bundle already: give --precision fp16")
+    given = ("family", "base", "lora_alpha", "name", "image_size", "crop_padding", "no_verify")
+    for option in given:
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise OptionError(f"--{name} is of use for checkpoints only: leave it out")
+    try:
+        from samrt_export.precision import add_precision
+    except ModuleNotFoundError as exc:
+        raise BackendUnavailableError(
+            f"converting needs {exc.name}, which is not installed: pip install 'samrt[export]'"
+        ) from exc
+    bundle = add_precision(
+        find_model(args.checkpoint),
+        args.precision,
+        out=args.output,
+        images=args.images,
+        half_io=args.half_io,
+        overwrite=args.force,
+        threads=args.threads,
+        progress=_progress,
+    )
+    return _report(args, bundle, print_json, say)
+
+
+def _report(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    print_json: Callable[[Any], None],
+    say: Callable[[str], None],
+) -> int:
+    """Print what was made."""
     manifest = bundle.manifest
     parity: dict[str, Any] = dict(manifest.parity or {})
     facts = {
@@ -95,15 +180,23 @@ def run(args: argparse.Namespace) -> int:
         "family": manifest.family,
         "variant": manifest.variant,
         "input_size": list(manifest.input.size),
-        "bytes": sum(part.bytes for part in manifest.artifacts),
+        "bytes": sum(part.total_bytes for part in manifest.artifacts),
+        "precisions": list(bundle.precisions()),
         "parity": parity or None,
+        "calibration": dict(manifest.calibration or {}) or None,
         "remarks": list(manifest.source.get("remarks", [])),
     }
     if args.json:
         print_json(facts)
     else:
         say(f"{bundle.path}: {manifest.family} {manifest.variant}, {bundle.model_id}")
-        if parity:
+        half = parity.get("other_precisions", {}).get("fp16")
+        if half:
+            say(
+                f"fp16 against {half['against'].split(',')[0]} on {half['images']} images: mask "
+                f"IoU mean {half['mask_iou_mean']:.6f}, worst {half['mask_iou_worst']:.6f}"
+            )
+        if parity.get("precision") == "fp32":
             say(
                 f"equal to the checkpoint on {parity['images']} images: mask IoU mean "
                 f"{parity['mask_iou_mean']:.6f}, worst {parity['mask_iou_worst']:.6f}"
