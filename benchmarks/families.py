@@ -158,6 +158,7 @@ def main() -> int:
     """Export and measure, one process each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--family", nargs="*", help="these only")
+    parser.add_argument("--variant", nargs="*", help="these sizes only (vit_h)")
     parser.add_argument("--heavy", action="store_true", help="ViT-L and ViT-H as well")
     parser.add_argument("--crop", action="store_true", help="also with --crop-padding 768x1024")
     parser.add_argument("--runs", type=int, default=5)
@@ -180,7 +181,9 @@ def main() -> int:
         (name, variant)
         for name, family in FAMILIES.items()
         for variant in family.variants
-        if (not args.family or name in args.family) and (args.heavy or (name, variant) not in HEAVY)
+        if (not args.family or name in args.family)
+        and (not args.variant or variant in args.variant)
+        and (args.heavy or (name, variant) not in HEAVY)
     ]
     rows: dict[str, Any] = {}
     if args.json and args.json.exists():

@@ -85,7 +85,7 @@ class Engine:
             "input": preprocess(source, placement, spec, threads=2).astype(np.float32),
             "embedding": self.embedding.features["image_embeddings"],
         }
-        if spec.interpolation in BYTES_FIRST:
+        if spec.interpolation in BYTES_FIRST and spec.rounding != "none":
             out["resized"] = resize(
                 source.array, placement.input_size, spec.interpolation, rounding=spec.rounding
             )
