@@ -6,6 +6,8 @@
 
 constexpr int kRgbGroup = 4;
 constexpr int kGreyGroup = 8;
+// Weights that are multiples of 2^kShortShift fit a byte; 1 is 64 there.
+constexpr int kShortShift = kFractionBits - 6;
 
 inline __m128i join128(__m128i low, __m128i high) {
     return _mm_add_epi32(low, _mm_slli_epi32(high, kLowBits));
@@ -24,8 +26,9 @@ inline __m256i finish_pair(__m256i low0, __m256i high0, __m256i low1, __m256i hi
     return _mm256_srai_epi32(_mm256_add_epi32(crossed, straight), kFractionBits);
 }
 
-// Multiplies one group of taps of four rows into the sums; the first group starts them.
-template <bool First>
+// Multiplies one group of taps of four rows into the sums; the first group starts them. `Coarse`
+// says that all low parts are zero.
+template <bool First, bool Coarse>
 inline void add_rgb_group(const std::uint8_t* const* source, std::size_t at,
                           const std::int16_t* weight, __m256i* low, __m256i* high) {
     const __m256i spread = _mm256_setr_epi8(
@@ -48,16 +51,16 @@ inline void add_rgb_group(const std::uint8_t* const* source, std::size_t at,
             _mm256_broadcastsi128_si256(
                 _mm_loadu_si128(reinterpret_cast<const __m128i*>(source[r] + at))),
             spread);
-        const __m256i new_low = _mm256_madd_epi16(pixels, weight_low);
         const __m256i new_high = _mm256_madd_epi16(pixels, weight_high);
-        low[r] = _mm256_add_epi32(First ? half : low[r], new_low);
+        if (First) low[r] = half;
+        if (!Coarse) low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(pixels, weight_low));
         high[r] = First ? new_high : _mm256_add_epi32(high[r], new_high);
     }
 }
 
 // One output pixel at a time, four rows together so that each weight is loaded once. Four taps
 // of three channels make one 256-bit multiply-add. Groups is their number, 0 if not known here.
-template <int Groups>
+template <int Groups, bool Coarse = false>
 void resample_x_rgb(const FixedTaps& taps, const std::uint8_t* const* source,
                     std::uint8_t* const* target) {
     const std::uint8_t* const from[kRowsAtOnce] = {source[0], source[1], source[2], source[3]};
@@ -68,10 +71,10 @@ void resample_x_rgb(const FixedTaps& taps, const std::uint8_t* const* source,
     for (const std::int32_t* end = first + taps.out_size; first != end; ++first) {
         std::size_t at = static_cast<std::size_t>(*first) * 3;
         __m256i low[kRowsAtOnce], high[kRowsAtOnce];
-        add_rgb_group<true>(from, at, weight, low, high);
+        add_rgb_group<true, Coarse>(from, at, weight, low, high);
         for (int g = 1; g < groups; ++g) {
             at += 3 * kRgbGroup;
-            add_rgb_group<false>(from, at, weight + 2 * kRgbGroup * g, low, high);
+            add_rgb_group<false, Coarse>(from, at, weight + 2 * kRgbGroup * g, low, high);
         }
         weight += 2 * kRgbGroup * groups;
         // The bytes of rows 0 and 2 end in the lower half, those of 1 and 3 in the upper.
@@ -131,7 +134,9 @@ void resample_x_avx2(const FixedTaps& taps, int channels, const std::uint8_t* co
     }
     if (channels != 3) return resample_x_grey(taps, from, to);
     switch (taps.groups) {
-        case 1: return resample_x_rgb<1>(taps, from, to);
+        case 1:
+            return taps.coarse ? resample_x_rgb<1, true>(taps, from, to)
+                               : resample_x_rgb<1>(taps, from, to);
         case 2: return resample_x_rgb<2>(taps, from, to);
         case 3: return resample_x_rgb<3>(taps, from, to);
         default: return resample_x_rgb<0>(taps, from, to);
@@ -149,6 +154,51 @@ inline __m256i weight_pair(std::int16_t a, std::int16_t b) {
     return _mm256_set1_epi32(static_cast<int>(low | high << 16));
 }
 
+inline __m256i load_bytes(const std::uint8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+
+// Weights with so few bits that 16-bit sums hold everything: those of sizes that grow by a power
+// of two.
+inline bool few_bits(const std::int32_t* weight, int taps) {
+    constexpr std::int32_t unit = 1 << kShortShift;
+    std::int32_t total = 0;
+    for (int k = 0; k < taps; ++k) {
+        if (weight[k] % unit != 0 || weight[k] / unit > 127 || weight[k] / unit < -127)
+            return false;
+        total += std::abs(weight[k] / unit);
+    }
+    return total <= 128;  // 128 * 255 < 2^15
+}
+
+// Does whole blocks of 32 samples with weights that are `few_bits`; returns how many samples.
+std::size_t resample_y_short(const std::uint8_t* const* source, const std::int32_t* weight,
+                             int taps, std::size_t n, std::uint8_t* target) {
+    constexpr int shift = kFractionBits - kShortShift;
+    const __m256i half = _mm256_set1_epi16(1 << (shift - 1));
+    std::size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m256i low = half, high = half;
+        for (int k = 0; k < taps; k += 2) {
+            const bool pair = k + 1 < taps;
+            const int first = weight[k] / (1 << kShortShift);
+            const int second = pair ? weight[k + 1] / (1 << kShortShift) : 0;
+            const __m256i weights =
+                _mm256_set1_epi16(static_cast<std::int16_t>((first & 0xff) | second * 256));
+            const __m256i a = load_bytes(source[k] + i);
+            const __m256i b = load_bytes(source[pair ? k + 1 : k] + i);
+            low = _mm256_add_epi16(
+                low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), weights));
+            high = _mm256_add_epi16(
+                high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), weights));
+        }
+        const __m256i bytes =
+            _mm256_packus_epi16(_mm256_srai_epi16(low, shift), _mm256_srai_epi16(high, shift));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), bytes);
+    }
+    return i;
+}
+
 void resample_y_avx2(const std::uint8_t* const* source, const std::int32_t* weight, int taps,
                      std::size_t n, std::uint8_t* target) {
     if (taps == 1 && weight[0] == 1 << kFractionBits) {
@@ -156,10 +206,7 @@ void resample_y_avx2(const std::uint8_t* const* source, const std::int32_t* weig
         return;
     }
     const __m256i zero = _mm256_setzero_si256();
-    const auto load = [](const std::uint8_t* from) {
-        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    };
-    std::size_t i = 0;
+    std::size_t i = few_bits(weight, taps) ? resample_y_short(source, weight, taps, n, target) : 0;
     for (; i + 32 <= n; i += 32) {
         __m256i low[4] = {zero, zero, zero, zero}, high[4] = {zero, zero, zero, zero};
         for (int k = 0; k < taps; k += 2) {
@@ -167,7 +214,8 @@ void resample_y_avx2(const std::uint8_t* const* source, const std::int32_t* weig
             const std::int32_t first = weight[k], second = pair ? weight[k + 1] : 0;
             const __m256i weight_low = weight_pair(low_part(first), low_part(second));
             const __m256i weight_high = weight_pair(high_part(first), high_part(second));
-            const __m256i a = load(source[k] + i), b = load(source[pair ? k + 1 : k] + i);
+            const __m256i a = load_bytes(source[k] + i);
+            const __m256i b = load_bytes(source[pair ? k + 1 : k] + i);
             const __m256i ab_low = _mm256_unpacklo_epi8(a, b), ab_high = _mm256_unpackhi_epi8(a, b);
             const __m256i samples[4] = {
                 _mm256_unpacklo_epi8(ab_low, zero), _mm256_unpackhi_epi8(ab_low, zero),

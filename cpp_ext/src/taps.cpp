@@ -284,6 +284,8 @@ FixedTaps make_fixed_taps(Interpolation kind, int in_size, int out_size, int gro
     taps.groups = (taps.width + group_taps - 1) / group_taps;
     const std::size_t step = static_cast<std::size_t>(2 * group_taps * taps.groups);
     taps.split.assign(static_cast<std::size_t>(out_size) * step, 0);
+    taps.coarse = std::all_of(taps.weight.begin(), taps.weight.end(),
+                              [](std::int32_t weight) { return low_part(weight) == 0; });
     for (int i = 0; i < out_size; ++i) {
         const std::size_t from = static_cast<std::size_t>(i) * static_cast<std::size_t>(taps.width);
         std::int16_t* to = taps.split.data() + static_cast<std::size_t>(i) * step;

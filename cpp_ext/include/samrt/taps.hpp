@@ -70,6 +70,7 @@ struct FixedTaps : Taps<std::int32_t> {
     // one group is `group_taps` low parts followed by `group_taps` high parts.
     int group_taps = 0;
     int groups = 0;
+    bool coarse = false;  // all low parts are zero, as where the size doubles
     std::vector<std::int16_t> split;
 };
 
