@@ -37,7 +37,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.set_defaults(run=_train)
 
     small = steps.add_parser("slim", help="averaged weights only, to keep or to train on from")
-    small.add_argument("checkpoint", type=Path)
+    small.add_argument("checkpoints", type=Path, nargs="+", help="of several, their mean")
     small.add_argument("-o", "--output", type=Path, required=True)
     small.set_defaults(run=_slim)
 
@@ -102,7 +102,7 @@ def _train(args: argparse.Namespace) -> int:
 def _slim(args: argparse.Namespace) -> int:
     from samrt_export.tiny.train import slim
 
-    slim(args.checkpoint, args.output)
+    slim(args.checkpoints, args.output)
     return 0
 
 

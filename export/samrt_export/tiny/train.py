@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -192,12 +192,25 @@ def train(options: TrainOptions) -> Path:
     return last
 
 
-def slim(checkpoint: Path, out: Path) -> None:
-    """Keep what is needed to export or to train on: averaged weights, matrices as float16."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    small = {k: v.half() if v.ndim > 1 else v for k, v in state["average"].items()}
+def slim(checkpoints: Path | Sequence[Path], out: Path) -> None:
+    """Keep what is needed to export or to train on: averaged weights, matrices as float16.
+
+    Of several checkpoints of one network the mean of their averaged weights is kept.  Raises
+    `ValueError` if their configurations differ.
+    """
+    paths = [checkpoints] if isinstance(checkpoints, Path) else list(checkpoints)
+    states = [torch.load(path, map_location="cpu", weights_only=True) for path in paths]
+    config = states[0]["config"]
+    for path, state in zip(paths, states, strict=True):
+        if state["config"] != config:
+            raise ValueError(f"{path} is another network than {paths[0]}: only like ones average")
+    small = {}
+    for key, first in states[0]["average"].items():
+        mean = torch.stack([state["average"][key].double() for state in states]).mean(0)
+        small[key] = mean.half() if first.ndim > 1 else mean.to(first.dtype)
+    step = max(state["step"] for state in states)
     part = out.with_suffix(".part")
-    torch.save({"config": state["config"], "average": small, "step": state["step"]}, part)
+    torch.save({"config": config, "average": small, "step": step}, part)
     part.replace(out)
 
 

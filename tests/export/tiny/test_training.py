@@ -195,6 +195,21 @@ def test_slim_checkpoint_is_small_and_the_same_network(checkpoint: Path, tmp_pat
     assert 0 < float(np.abs(answers[0] - answers[1]).max()) < 0.02 * scale
 
 
+def test_slim_of_several_is_their_mean(checkpoint: Path, tmp_path: Path) -> None:
+    state = torch.load(checkpoint, weights_only=True)
+    other = {**state, "average": {k: 3 * v for k, v in state["average"].items()}}
+    torch.save(other, tmp_path / "other.pt")
+    slim([checkpoint, tmp_path / "other.pt"], tmp_path / "mean.pt")
+    mean = torch.load(tmp_path / "mean.pt", weights_only=True)["average"]
+    for key, value in state["average"].items():
+        torch.testing.assert_close(mean[key].double(), 2 * value.double(), rtol=1e-3, atol=1e-4)
+
+    torch.save({**state, "config": {**state["config"], "image_size": 64}}, tmp_path / "else.pt")
+    with pytest.raises(ValueError, match="another network"):
+        slim([checkpoint, tmp_path / "else.pt"], tmp_path / "no.pt")
+    assert not (tmp_path / "no.pt").exists()
+
+
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the checkpoint is not in this copy")
 def test_shipped_bundle_is_the_published_checkpoint(tmp_path: Path) -> None:
     model = load_checkpoint(PUBLISHED)
