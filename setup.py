@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 CPP = Path("cpp_ext")
@@ -28,6 +28,27 @@ setup(
             extra_compile_args=[*FLAGS, "-Wall", "-Wextra"],
             extra_link_args=["-pthread"],
             cxx_std=17,
-        )
+        ),
+        # Operators for ONNX Runtime: a library without a Python module in it. Products may be
+        # fused with additions here: nothing promises the same bits on every machine.
+        Extension(
+            "samrt._ops",
+            sources=files("ops/*.cpp"),
+            depends=files("ops/*.hpp"),
+            include_dirs=[(CPP / "ops").as_posix()],
+            extra_compile_args=[
+                *(flag for flag in FLAGS if "contract" not in flag),
+                *(
+                    "-ffp-contract=fast",
+                    "-std=c++17",
+                    "-fvisibility=hidden",
+                    "-Wall",
+                    "-Wextra",
+                    "-g0",
+                ),
+            ],
+            extra_link_args=["-pthread"],
+            language="c++",
+        ),
     ]
 )

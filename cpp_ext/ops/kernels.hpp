@@ -1,0 +1,69 @@
+// The inner loops of the operators, one table of them per instruction set.
+#pragma once
+
+#include <cstddef>
+
+namespace samrt::ops {
+
+// What becomes of a product before it is stored; rows of `residual` and of the result have their
+// own distances. Order: bias, gelu, residual, gelu_last.
+struct Epilogue {
+    const float* bias = nullptr;      // one number per column
+    const float* residual = nullptr;  // added
+    std::ptrdiff_t residual_stride = 0;
+    bool accumulate = false;  // the result's old value is added to the product, before the bias
+    bool gelu = false;
+    bool gelu_last = false;
+};
+
+struct Kernels {
+    const char* name;
+    int lanes;
+    int panel;  // columns of a packed panel
+
+    // Matrices (k, n) are packed into panels of `panel` columns: (panels, k, panel), the last one
+    // filled with zeros. packed_size(k, n) floats.
+    // b (k, n): rows[i] points to row i.
+    void (*pack)(const float* const* rows, int k, int n, float* packed);
+    // The same of the transpose: b (n, k), rows[j] points to row j of n.
+    void (*pack_transposed)(const float* const* rows, int k, int n, float* packed);
+    // c (rows, n) = a (rows, k) times the packed matrix; then the epilogue.
+    void (*multiply)(const float* a, std::ptrdiff_t a_stride, int rows, const float* packed, int k,
+                     int n, float* c, std::ptrdiff_t c_stride, const Epilogue& then);
+    // (x - mean) / sqrt(var + epsilon) * gamma + beta of a row of n; beta may be null.
+    void (*normalize)(const float* x, int n, const float* gamma, const float* beta, float epsilon,
+                      float* y);
+    // One row of a softmax over a tile of n scores (at most 'panel' multiples, padded behind n):
+    // score += bias; then with m = max(old maximum, scores): score = e^(score - m). Returns the
+    // sum of the results; *maximum becomes m.
+    float (*softmax_tile)(float* scores, const float* bias, int n, float* maximum);
+    // y (n) = sum over d of q[d] * table[d * n + .]
+    void (*combine)(const float* q, const float* table, int d, int n, float* y);
+    // y = x * factor; x may be y.
+    void (*scale)(const float* x, float factor, int n, float* y);
+    // y[r * columns + c] = down[r] + across[c].
+    void (*outer_sum)(const float* down, int rows, const float* across, int columns, float* y);
+    // y = x + z; y may be x.
+    void (*add)(const float* x, const float* z, int n, float* y);
+    // One row of a 3 x 3 depthwise convolution, channels last. rows: the three input rows, each
+    // starts one pixel left of the first output pixel's centre; null rows are zeros. weight
+    // (9, channels). Pixel x of the output reads input pixels x * stride .. x * stride + 2.
+    void (*depthwise)(const float* const* rows, const float* weight, const float* bias,
+                      int channels, int pixels, int stride, bool gelu, float* y);
+};
+
+inline std::size_t packed_size(const Kernels& kernels, int k, int n) {
+    const int panels = (n + kernels.panel - 1) / kernels.panel;
+    return static_cast<std::size_t>(panels) * static_cast<std::size_t>(k) *
+           static_cast<std::size_t>(kernels.panel);
+}
+
+// The best table that this processor runs; SAMRT_OPS_KERNELS=baseline, avx2, avx512 or neon
+// chooses another one that it runs.
+const Kernels& kernels();
+
+const Kernels* kernels_avx512();  // null where they were not built or do not run
+const Kernels* kernels_avx2();
+const Kernels* kernels_baseline();  // NEON on ARM
+
+}  // namespace samrt::ops

@@ -1,0 +1,305 @@
+// The loops of kernels.hpp for one instruction set. Defined before: SAMRT_LANES, SAMRT_ROWS (rows
+// of the register tile), SAMRT_NAME.
+#pragma once
+
+#include "kernels.hpp"
+#include "simd.hpp"
+
+namespace samrt::ops {
+namespace {
+
+constexpr int kPanel = 2 * kLanes;
+constexpr int kRows = SAMRT_ROWS;
+
+SAMRT_INLINE std::size_t at(int value) { return static_cast<std::size_t>(value); }
+
+void pack_panels(const float* const* rows, int k, int n, float* packed) {
+    for (int from = 0; from < n; from += kPanel) {
+        const int width = n - from < kPanel ? n - from : kPanel;
+        for (int i = 0; i < k; ++i, packed += kPanel) {
+            const float* row = rows[i] + from;
+            if (width == kPanel) {
+                store(packed, load(row));
+                store(packed + kLanes, load(row + kLanes));
+            } else {
+                for (int j = 0; j < kPanel; ++j) packed[j] = j < width ? row[j] : 0.0f;
+            }
+        }
+    }
+}
+
+// kLanes rows of kLanes floats, transposed by interleaving halves log2(kLanes) times.
+SAMRT_INLINE void transpose(Vec* rows) {
+    IntVec low{}, high{};
+    for (int i = 0; i < kLanes; ++i) {
+        low[i] = i / 2 + (i % 2) * kLanes;
+        high[i] = i / 2 + (i % 2) * kLanes + kLanes / 2;
+    }
+    for (int step = 1; step < kLanes; step *= 2) {
+        Vec next[kLanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes / 2; ++i) {
+            next[2 * i] = __builtin_shuffle(rows[i], rows[i + kLanes / 2], low);
+            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + kLanes / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+    }
+}
+
+void pack_transposed_panels(const float* const* rows, int k, int n, float* packed) {
+    for (int from = 0; from < n;
+         from += kPanel, packed += static_cast<std::ptrdiff_t>(k) * kPanel) {
+        for (int part = 0; part < kPanel; part += kLanes) {
+            const int left = n - from - part;
+            const int whole = k / kLanes * kLanes;
+            for (int d = 0; d < whole; d += kLanes) {
+                Vec lanes[kLanes];
+                for (int i = 0; i < kLanes; ++i)
+                    lanes[i] = i < left ? load(rows[from + part + i] + d) : Vec{};
+                transpose(lanes);
+                for (int i = 0; i < kLanes; ++i)
+                    store(packed + static_cast<std::ptrdiff_t>(d + i) * kPanel + part, lanes[i]);
+            }
+            for (int d = whole; d < k; ++d)
+                for (int i = 0; i < kLanes; ++i)
+                    packed[static_cast<std::ptrdiff_t>(d) * kPanel + part + i] =
+                        i < left ? rows[from + part + i][d] : 0.0f;
+        }
+    }
+}
+
+template <int Rows, int Vecs>
+SAMRT_INLINE void finish(Vec (&sum)[Rows][Vecs], float* c, std::ptrdiff_t c_stride, int columns,
+                         int column, const Epilogue& then) {
+    for (int v = 0; v < Vecs; ++v) {
+        const int left = columns - v * kLanes;
+        if (left <= 0) return;
+        const bool whole = left >= kLanes;
+        Vec bias{};
+        if (then.bias)
+            bias = whole ? load(then.bias + column + v * kLanes)
+                         : load_part(then.bias + column + v * kLanes, at(left));
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) {
+            float* to = c + r * c_stride + v * kLanes;
+            Vec value = sum[r][v];
+            if (then.accumulate) value += whole ? load(to) : load_part(to, at(left));
+            value += bias;
+            if (then.gelu) value = gelu_of(value);
+            if (then.residual) {
+                const float* more =
+                    then.residual + r * then.residual_stride + column + v * kLanes;
+                value += whole ? load(more) : load_part(more, at(left));
+            }
+            if (then.gelu_last) value = gelu_of(value);
+            if (whole)
+                store(to, value);
+            else
+                store_part(to, value, at(left));
+        }
+    }
+}
+
+// Rows x Vecs vectors of the result stay in registers while k goes by.
+template <int Rows, int Vecs>
+void tile(const float* a, std::ptrdiff_t stride, const float* packed, int k, float* c,
+          std::ptrdiff_t c_stride, int columns, int column, const Epilogue& then) {
+    Vec sum[Rows][Vecs] = {};
+    // Three rows share a pointer: base, base + stride and base + 2 stride are one address each.
+    constexpr int kGroups = (Rows + 2) / 3;
+    const float* base[kGroups];
+    for (int g = 0; g < kGroups; ++g) base[g] = a + 3 * g * stride;
+    for (int i = 0; i < k; ++i, packed += kPanel) {
+        Vec b[Vecs];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vecs; ++v) b[v] = load(packed + v * kLanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) {
+            const Vec value = spread(base[r / 3][(r % 3) * stride]);
+#pragma GCC unroll 4
+            for (int v = 0; v < Vecs; ++v) sum[r][v] += value * b[v];
+        }
+#pragma GCC unroll 16
+        for (int g = 0; g < kGroups; ++g) ++base[g];
+    }
+    finish<Rows, Vecs>(sum, c, c_stride, columns, column, then);
+}
+
+using Tile = void (*)(const float*, std::ptrdiff_t, const float*, int, float*, std::ptrdiff_t, int,
+                      int, const Epilogue&);
+
+template <int Vecs>
+Tile tile_of(int rows) {
+    switch (rows) {
+        case 1: return tile<1, Vecs>;
+        case 2: return tile<2, Vecs>;
+        case 3: return tile<3, Vecs>;
+        case 4: return tile<4, Vecs>;
+        case 5: return tile<5, Vecs>;
+#if SAMRT_ROWS > 6
+        case 6: return tile<6, Vecs>;
+        case 7: return tile<7, Vecs>;
+        case 8: return tile<8, Vecs>;
+        case 9: return tile<9, Vecs>;
+        case 10: return tile<10, Vecs>;
+        case 11: return tile<11, Vecs>;
+#endif
+        default: return tile<kRows, Vecs>;
+    }
+}
+
+void multiply_packed(const float* a, std::ptrdiff_t stride, int rows, const float* packed, int k,
+                     int n, float* c, std::ptrdiff_t c_stride, const Epilogue& then) {
+    for (int column = 0; column < n; column += kPanel) {
+        const int columns = n - column < kPanel ? n - column : kPanel;
+        for (int row = 0; row < rows; row += kRows) {
+            const int count = rows - row < kRows ? rows - row : kRows;
+            const Tile run = columns > kLanes ? tile_of<2>(count) : tile_of<1>(count);
+            Epilogue here = then;
+            if (then.residual) here.residual += row * then.residual_stride;
+            run(a + row * stride, stride, packed, k, c + row * c_stride + column, c_stride,
+                columns, column, here);
+        }
+        packed += static_cast<std::ptrdiff_t>(k) * kPanel;
+    }
+}
+
+void normalize_row(const float* x, int n, const float* gamma, const float* beta, float epsilon,
+                   float* y) {
+    const int whole = n / kLanes * kLanes;
+    Vec total{};
+    for (int i = 0; i < whole; i += kLanes) total += load(x + i);
+    float sum = sum_of(total);
+    for (int i = whole; i < n; ++i) sum += x[i];
+    const float mean = sum / static_cast<float>(n);
+    Vec squares{};
+    for (int i = 0; i < whole; i += kLanes) {
+        const Vec d = load(x + i) - mean;
+        squares += d * d;
+    }
+    float square = sum_of(squares);
+    for (int i = whole; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
+    const float factor = 1.0f / __builtin_sqrtf(square / static_cast<float>(n) + epsilon);
+    for (int i = 0; i < whole; i += kLanes) {
+        Vec value = (load(x + i) - mean) * factor * load(gamma + i);
+        if (beta) value += load(beta + i);
+        store(y + i, value);
+    }
+    for (int i = whole; i < n; ++i)
+        y[i] = (x[i] - mean) * factor * gamma[i] + (beta ? beta[i] : 0.0f);
+}
+
+float softmax_row(float* scores, const float* bias, int n, float* maximum) {
+    const int whole = n / kLanes * kLanes;
+    Vec best = spread(*maximum);
+    for (int i = 0; i < whole; i += kLanes) {
+        const Vec value = bias ? load(scores + i) + load(bias + i) : load(scores + i);
+        best = larger(best, value);
+        store(scores + i, value);
+    }
+    float top = largest_of(best);
+    for (int i = whole; i < n; ++i) {
+        if (bias) scores[i] += bias[i];
+        top = scores[i] > top ? scores[i] : top;
+    }
+    Vec total{};
+    for (int i = 0; i < whole; i += kLanes) {
+        const Vec value = exp_negative(load(scores + i) - top);
+        total += value;
+        store(scores + i, value);
+    }
+    float sum = sum_of(total);
+    if (whole < n) {
+        Vec last = load_part(scores + whole, at(n - whole));
+        last = exp_negative(smaller(last - top, Vec{}));
+        store_part(scores + whole, last, at(n - whole));
+        for (int i = whole; i < n; ++i) sum += scores[i];
+    }
+    *maximum = top;
+    return sum;
+}
+
+void combine_rows(const float* q, const float* table, int d, int n, float* y) {
+    int from = 0;
+    for (; from + 4 * kLanes <= n; from += 4 * kLanes) {
+        Vec sum[4] = {};
+        for (int i = 0; i < d; ++i) {
+            const Vec factor = spread(q[i]);
+            const float* row = table + static_cast<std::ptrdiff_t>(i) * n + from;
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) sum[v] += factor * load(row + v * kLanes);
+        }
+        for (int v = 0; v < 4; ++v) store(y + from + v * kLanes, sum[v]);
+    }
+    for (; from < n; from += kLanes) {
+        const std::size_t left = at(n - from < kLanes ? n - from : kLanes);
+        Vec sum{};
+        for (int i = 0; i < d; ++i) {
+            const float* row = table + static_cast<std::ptrdiff_t>(i) * n + from;
+            sum += spread(q[i]) * (left == at(kLanes) ? load(row) : load_part(row, left));
+        }
+        if (left == at(kLanes))
+            store(y + from, sum);
+        else
+            store_part(y + from, sum, left);
+    }
+}
+
+void scale_row(const float* x, float factor, int n, float* y) {
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * factor);
+    for (; i < n; ++i) y[i] = x[i] * factor;
+}
+
+void outer_sum_rows(const float* down, int rows, const float* across, int columns, float* y) {
+    for (int r = 0; r < rows; ++r, y += columns) {
+        int c = 0;
+        for (; c + kLanes <= columns; c += kLanes) store(y + c, load(across + c) + down[r]);
+        for (; c < columns; ++c) y[c] = across[c] + down[r];
+    }
+}
+
+void add_rows(const float* x, const float* z, int n, float* y) {
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) + load(z + i));
+    for (; i < n; ++i) y[i] = x[i] + z[i];
+}
+
+void depthwise_row(const float* const* rows, const float* weight, const float* bias, int channels,
+                   int pixels, int stride, bool gelu, float* y) {
+    for (int from = 0; from < channels; from += kLanes) {
+        const std::size_t left = at(channels - from < kLanes ? channels - from : kLanes);
+        const bool whole = left == at(kLanes);
+        const auto get = [&](const float* p) { return whole ? load(p) : load_part(p, left); };
+        Vec taps[9];
+        for (int t = 0; t < 9; ++t)
+            taps[t] = rows[t / 3] ? get(weight + static_cast<std::ptrdiff_t>(t) * channels + from)
+                                  : Vec{};
+        const Vec start = get(bias + from);
+        const float* line[3];
+        for (int r = 0; r < 3; ++r) line[r] = (rows[r] ? rows[r] : rows[1]) + from;
+        for (int x = 0; x < pixels; ++x) {
+            const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(x) * stride * channels;
+            Vec sum = start;
+#pragma GCC unroll 9
+            for (int t = 0; t < 9; ++t)
+                sum += taps[t] * get(line[t / 3] + first + (t % 3) * channels);
+            if (gelu) sum = gelu_of(sum);
+            float* to = y + static_cast<std::ptrdiff_t>(x) * channels + from;
+            if (whole)
+                store(to, sum);
+            else
+                store_part(to, sum, left);
+        }
+    }
+}
+
+const Kernels kTable = {
+    SAMRT_NAME,    kLanes,      kPanel,       pack_panels, pack_transposed_panels,
+    multiply_packed, normalize_row, softmax_row, combine_rows, scale_row,
+    outer_sum_rows, add_rows,    depthwise_row,
+};
+
+}  // namespace
+}  // namespace samrt::ops

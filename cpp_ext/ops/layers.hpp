@@ -1,0 +1,103 @@
+// The operators' mathematics; knows nothing of ONNX Runtime.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <new>
+
+#include "kernels.hpp"
+
+namespace samrt::ops {
+
+// Runs body(0) ... body(units - 1), in any order, on as many threads as the caller has.
+using Parallel = std::function<void(std::size_t units, const std::function<void(std::size_t)>&)>;
+
+// Floats that start at a cache line.
+class Buffer {
+public:
+    Buffer() = default;
+    explicit Buffer(std::size_t size) { grow(size); }
+    // At least `size` floats; what was in them is lost when they grow.
+    float* grow(std::size_t size) {
+        if (size > size_) {
+            const std::size_t bytes = (size * sizeof(float) + 63) / 64 * 64;
+            data_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+            size_ = data_ ? size : 0;
+            if (!data_) throw std::bad_alloc();
+        }
+        return data_.get();
+    }
+    float* data() const { return data_.get(); }
+
+private:
+    struct Free {
+        void operator()(float* data) const { std::free(data); }
+    };
+    std::unique_ptr<float, Free> data_;
+    std::size_t size_ = 0;
+};
+
+// A constant matrix (k, n), packed once.
+class Packed {
+public:
+    Packed() = default;
+    Packed(const float* rows, int k, int n);
+    int k = 0, n = 0;
+    const float* data() const { return data_.data(); }
+
+private:
+    Buffer data_;
+};
+
+struct Norm {
+    const float* gamma = nullptr;  // null: no normalisation
+    const float* beta = nullptr;
+    float epsilon = 1e-5f;
+};
+
+// y (rows, n) = then(norm(x (rows, k)) w). then.residual lies as y does.
+void linear(const float* x, std::int64_t rows, const Packed& w, const Norm& norm,
+            const Epilogue& then, float* y, const Parallel& parallel);
+
+// y = x + (gelu(norm(x) w1 + b1) w2 + b2), rows tokens.
+void mlp(const float* x, std::int64_t rows, const Norm& norm, const Packed& w1, const float* b1,
+         const Packed& w2, const float* b2, float* y, const Parallel& parallel);
+
+// x, y (height, width, channels); weight (9, channels); zero padding.
+void depthwise(const float* x, int height, int width, int channels, const float* weight,
+               const float* bias, float* y, const Parallel& parallel);
+
+struct MbConv {
+    const Packed *w1, *w3;
+    const float *b1, *wd, *bd, *b3;
+    int stride;
+    bool residual;
+};
+
+// x (height, width, w1->k) to y ((height - 1) / stride + 1, ..., w3->n).
+void mbconv(const float* x, int height, int width, const MbConv& layer, float* y,
+            const Parallel& parallel);
+
+struct AttentionShape {
+    int heads, d;                  // channels of a token: heads * d
+    int grid_h, grid_w;            // tokens
+    int window_h, window_w;
+    int keys() const { return window_h * window_w; }
+};
+
+struct AttentionInputs {
+    const float* qkv;         // (tokens, 3, heads, d)
+    const float* query_bias;  // (heads, d) or null
+    const float* rows;        // (window_h, d, window_h) or null
+    const float* columns;     // (window_w, d, window_w) or null
+    const float* bias;        // (heads, keys, keys) or null
+};
+
+// y (tokens, heads, d).
+void attention(const AttentionShape& shape, const AttentionInputs& in, float* y,
+               const Parallel& parallel);
+
+}  // namespace samrt::ops

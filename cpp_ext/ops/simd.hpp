@@ -1,0 +1,103 @@
+// Vectors of floats of one instruction set, and the functions of one variable made of them.
+// Included once per instruction set, with SAMRT_LANES defined; everything is local to that file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace samrt::ops {
+namespace {
+
+constexpr int kLanes = SAMRT_LANES;
+typedef float Vec __attribute__((vector_size(4 * SAMRT_LANES)));
+typedef std::int32_t IntVec __attribute__((vector_size(4 * SAMRT_LANES)));
+typedef float LooseVec __attribute__((vector_size(4 * SAMRT_LANES), aligned(4), may_alias));
+
+#define SAMRT_INLINE inline __attribute__((always_inline))
+
+SAMRT_INLINE Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
+SAMRT_INLINE void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
+SAMRT_INLINE Vec spread(float value) { return Vec{} + value; }
+
+// The first n < kLanes floats; the others are zero.
+inline Vec load_part(const float* from, std::size_t n) {
+    float lanes[kLanes] = {};
+    std::memcpy(lanes, from, n * sizeof(float));
+    return load(lanes);
+}
+
+inline void store_part(float* to, Vec value, std::size_t n) {
+    float lanes[kLanes];
+    store(lanes, value);
+    std::memcpy(to, lanes, n * sizeof(float));
+}
+
+SAMRT_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+SAMRT_INLINE Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
+
+inline float sum_of(Vec value) {
+    float lanes[kLanes], sum = 0;
+    store(lanes, value);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    sum = lanes[0];
+    return sum;
+}
+
+inline float largest_of(Vec value) {
+    float lanes[kLanes];
+    store(lanes, value);
+    float best = lanes[0];
+    for (int i = 1; i < kLanes; ++i) best = lanes[i] > best ? lanes[i] : best;
+    return best;
+}
+
+// e^x for x <= 0, to 1 or 2 units in the last place; 0 below -87.
+// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (error 2e-9).
+SAMRT_INLINE Vec exp_negative(Vec x) {
+    const Vec clipped = larger(x, spread(-87.0f));
+    const Vec magic = spread(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+    const Vec shifted = clipped * 1.44269504f + magic;
+    const Vec n = shifted - magic;
+    Vec r = clipped - n * 0.693359375f;  // ln 2 in two parts
+    r = r + n * 2.12194440e-4f;
+    Vec p = spread(1.0f / 5040);
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const IntVec power = (reinterpret_cast<IntVec>(shifted) + 127) << 23;  // low bits of the sum: n
+    const Vec result = p * reinterpret_cast<Vec>(power);
+    return x < -87.0f ? Vec{} : result;
+}
+
+// erf(z), absolute error below 5e-7: z P(z^2) / Q(z^2), |z| cut at 3.95, where erf is 1 - 2.3e-8.
+// The coefficients are a weighted least-squares fit of erf(z) / z (error 2e-8 before rounding).
+SAMRT_INLINE Vec erf_of(Vec z) {
+    const Vec c = smaller(larger(z, spread(-3.95f)), spread(3.95f));
+    const Vec u = c * c;
+    Vec p = spread(2.01195849892141e-06f);
+    p = p * u + 0.00028756631918254883f;
+    p = p * u + 0.003915921877544832f;
+    p = p * u + 0.05320279561409161f;
+    p = p * u + 0.19400348373104534f;
+    p = p * u + 1.1283790079553144f;
+    Vec q = spread(3.784014003374569e-05f);
+    q = q * u + 0.0011978557558587647f;
+    q = q * u + 0.015267929935880326f;
+    q = q * u + 0.1155774240662014f;
+    q = q * u + 0.5052626125574542f;
+    q = q * u + 1.0f;
+    return c * p / q;
+}
+
+SAMRT_INLINE Vec gelu_of(Vec x) {
+    return x * (erf_of(x * 0.70710678f) * 0.5f + 0.5f);
+}
+
+}  // namespace
+}  // namespace samrt::ops

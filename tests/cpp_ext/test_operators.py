@@ -1,0 +1,261 @@
+"""The operators of the CPU form, run by ONNX Runtime, against NumPy in float64."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import helper
+
+import samrt
+
+F32 = NDArray[np.float32]
+LIBRARY = next(Path(samrt.__file__).parent.glob("_ops*.so"))
+ERF = np.vectorize(math.erf)
+
+
+def noise(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> F32:
+    return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+
+def run(op: str, inputs: list[F32 | None], threads: int = 2, **attributes: Any) -> F32:
+    """One node; the first input is fed, the others are constants."""
+    names = ["" if value is None else f"i{k}" for k, value in enumerate(inputs)]
+    first = inputs[0]
+    assert first is not None
+    node = helper.make_node(op, names, ["y"], domain="samrt", **attributes)
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node], "g",
+        [helper.make_tensor_value_info("i0", floats, first.shape)],
+        [helper.make_tensor_value_info("y", floats, None)],
+        [
+            onnx.numpy_helper.from_array(value, name)
+            for name, value in zip(names[1:], inputs[1:], strict=True)
+            if value is not None
+        ],
+    )  # fmt: skip
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("samrt", 1)]
+    )
+    model.ir_version = 9
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(LIBRARY))
+    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    out: F32 = session.run(None, {"i0": first})[0]
+    return out
+
+
+def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = x * 0.5 * (1 + ERF(x / math.sqrt(2)))
+    return out
+
+
+def norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> NDArray[np.float64]:
+    x = x.astype(np.float64)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    out: NDArray[np.float64] = x * gamma + (0 if beta is None else beta)
+    return out
+
+
+def close(got: F32, expected: Any, tolerance: float = 2e-6) -> None:
+    scale = float(np.abs(expected).max())
+    assert got.shape == expected.shape
+    assert float(np.abs(got - expected).max()) <= tolerance * scale
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "n"), [(1, 1, 1), (13, 7, 5), (12, 16, 33), (97, 64, 160), (200, 300, 31)]
+)
+@pytest.mark.parametrize("parts", ["", "bias", "bias gelu", "norm", "norm bias gelu residual"])
+def test_linear(rows: int, k: int, n: int, parts: str) -> None:
+    rng = np.random.default_rng(rows + n)
+    x, w = noise(rng, 1, rows, k), noise(rng, k, n, scale=k**-0.5)
+    bias = noise(rng, n) if "bias" in parts else None
+    gamma = noise(rng, k) if "norm" in parts else None
+    beta = noise(rng, k) if "norm" in parts and bias is not None else None
+    more = noise(rng, 1, rows, n) if "residual" in parts else None
+    value = x.astype(np.float64) if gamma is None else norm(x, gamma, beta, 1e-3)
+    value = value @ w.astype(np.float64) + (0 if bias is None else bias)
+    value = gelu(value) if "gelu" in parts else value
+    value = value + (0 if more is None else more)
+    got = run(
+        "Linear", [x, w, bias, gamma, beta, more], epsilon=1e-3, gelu=int("gelu" in parts),
+        norm=int("norm" in parts),
+    )  # fmt: skip
+    close(got, value, 1e-5 if k == 1 else 3e-6)
+
+
+@pytest.mark.parametrize(("rows", "k", "hidden"), [(5, 8, 3), (49, 160, 640), (130, 48, 100)])
+def test_mlp(rows: int, k: int, hidden: int) -> None:
+    rng = np.random.default_rng(rows)
+    x, gamma, beta = noise(rng, 1, rows, k), noise(rng, k), noise(rng, k)
+    w1, b1 = noise(rng, k, hidden, scale=k**-0.5), noise(rng, hidden)
+    w2, b2 = noise(rng, hidden, k, scale=hidden**-0.5), noise(rng, k)
+    inside = gelu(norm(x, gamma, beta, 1e-6) @ w1.astype(np.float64) + b1)
+    expected = x + inside @ w2.astype(np.float64) + b2
+    close(run("Mlp", [x, gamma, beta, w1, b1, w2, b2], epsilon=1e-6), expected)
+
+
+def filtered(x: Any, weight: Any, bias: Any, stride: int) -> NDArray[np.float64]:
+    """3 x 3 depthwise convolution of (1, H, W, C), zero padding."""
+    padded = np.pad(x.astype(np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    high, wide = x.shape[1], x.shape[2]
+    total = np.zeros((1, high, wide, x.shape[3])) + bias
+    for tap in range(9):
+        y, z = divmod(tap, 3)
+        total += padded[:, y : y + high, z : z + wide] * weight[tap]
+    return total[:, ::stride, ::stride]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 5, 16), (9, 7, 33), (16, 21, 64)])
+def test_depthwise(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(3)
+    x, weight, bias = noise(rng, 1, *shape), noise(rng, 9, shape[2]), noise(rng, shape[2])
+    close(run("DepthwiseConv", [x, weight, bias]), filtered(x, weight, bias, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 4), (40, 37), (33, 130), (64, 64)])
+@pytest.mark.parametrize("kind", ["residual", "plain", "halved"])
+def test_mbconv(shape: tuple[int, int], kind: str) -> None:
+    rng = np.random.default_rng(shape[0])
+    c_in, mid, c_out = 24, 200, 24 if kind == "residual" else 17
+    stride = 2 if kind == "halved" else 1
+    x = noise(rng, 1, *shape, c_in)
+    w1, b1 = noise(rng, c_in, mid, scale=0.2), noise(rng, mid)
+    wd, bd = noise(rng, 9, mid, scale=0.3), noise(rng, mid)
+    w3, b3 = noise(rng, mid, c_out, scale=0.07), noise(rng, c_out)
+    inside = gelu(x.astype(np.float64) @ w1 + b1)
+    expected = gelu(filtered(inside, wd, bd, stride)) @ w3.astype(np.float64) + b3
+    if kind == "residual":
+        expected = gelu(x + expected)
+    got = run("MbConv", [x, w1, b1, wd, bd, w3, b3], stride=stride, residual=int(c_in == c_out))
+    close(got, expected)
+
+
+def attention(
+    qkv: F32, heads: int, grid: tuple[int, int], window: tuple[int, int], query_bias: Any,
+    rows: Any, columns: Any, bias: Any,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Straight from the definition: padding tokens are keys of zeros."""
+    (h, w), (wh, ww) = grid, window
+    dim = qkv.shape[-1] // 3
+    d = dim // heads
+    high, wide = -(-h // wh) * wh, -(-w // ww) * ww
+    tokens = np.zeros((high, wide, 3, heads, d))
+    tokens[:h, :w] = qkv.reshape(h, w, 3, heads, d)
+    if query_bias is not None:
+        tokens[:, :, 0] += query_bias.reshape(heads, d)
+    out = np.zeros((high, wide, heads, d))
+    for top in range(0, high, wh):
+        for left in range(0, wide, ww):
+            part = tokens[top : top + wh, left : left + ww]
+            q, k, v = (part[:, :, i].transpose(2, 0, 1, 3) for i in range(3))
+            scores = np.einsum("hiud,hjwd->hiujw", q, k)
+            if rows is not None:
+                scores += np.einsum("hiud,idj->hiuj", q, rows)[..., None]
+                scores += np.einsum("hiud,udw->hiuw", q, columns)[:, :, :, None]
+            scores = scores.reshape(heads, wh * ww, wh * ww)
+            if bias is not None:
+                scores += bias
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+            scores /= scores.sum(-1, keepdims=True)
+            mixed = scores @ v.reshape(heads, wh * ww, d)
+            mixed = mixed.reshape(heads, wh, ww, d).transpose(1, 2, 0, 3)
+            out[top : top + wh, left : left + ww] = mixed
+    return out[:h, :w].reshape(1, h * w, dim)
+
+
+@pytest.mark.parametrize(
+    ("heads", "d", "grid", "window"),
+    [
+        (1, 3, (1, 1), (1, 1)), (2, 32, (7, 7), (7, 7)), (3, 16, (10, 9), (4, 4)),
+        (2, 64, (20, 20), (14, 14)), (1, 32, (30, 40), (30, 40)), (2, 20, (33, 64), (33, 64)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("parts", ["", "relative", "query dense", "relative dense"])
+def test_attention(
+    heads: int, d: int, grid: tuple[int, int], window: tuple[int, int], parts: str
+) -> None:
+    if "dense" in parts and grid[0] > 30:
+        pytest.skip("a large table")
+    rng = np.random.default_rng(d)
+    dim, keys = heads * d, window[0] * window[1]
+    qkv = noise(rng, 1, grid[0] * grid[1], 3 * dim, scale=d**-0.25)
+    qkv[..., :7] *= 5  # scores of very different size
+    bias = noise(rng, heads, keys, keys) if "dense" in parts else None
+    query = noise(rng, dim) if "query" in parts else None
+    rows = columns = None
+    if "relative" in parts:
+        rows = noise(rng, window[0], d, window[0])
+        columns = noise(rng, window[1], d, window[1])
+    got = run(
+        "Attention", [qkv, query, rows, columns, bias], heads=heads, grid_h=grid[0],
+        grid_w=grid[1], window_h=window[0], window_w=window[1],
+    )  # fmt: skip
+    close(got, attention(qkv, heads, grid, window, query, rows, columns, bias), 1e-5)
+
+
+def test_scores_far_apart_do_not_overflow() -> None:
+    rng = np.random.default_rng(0)
+    qkv = noise(rng, 1, 1200, 3 * 8, scale=9.0)
+    got = run("Attention", [qkv], heads=1, grid_h=30, grid_w=40, window_h=30, window_w=40)
+    expected = attention(qkv, 1, (30, 40), (30, 40), None, None, None, None)
+    assert np.isfinite(got).all()
+    close(got, expected, 1e-4)
+
+
+def test_the_same_whatever_the_threads() -> None:
+    rng = np.random.default_rng(1)
+    qkv = noise(rng, 1, 33 * 64, 3 * 32)
+    kind = {"heads": 2, "grid_h": 33, "grid_w": 64, "window_h": 33, "window_w": 64}
+    np.testing.assert_array_equal(
+        run("Attention", [qkv], threads=1, **kind), run("Attention", [qkv], threads=4, **kind)
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "attributes", "message"),
+    [
+        ("Linear", [(1, 4, 5), (6, 3)], {}, "channels"),
+        ("Linear", [(1, 4, 6), (6, 3), (4,)], {}, "bias has 4"),
+        ("Linear", [(1, 4, 6), (6, 3, 1)], {}, "matrix"),
+        ("Attention", [(1, 4, 6)], {"heads": 1, "grid_h": 3, "grid_w": 1}, "missing"),
+        ("Attention", [(1, 4, 6)], {"heads": 1, "grid_h": 3, "grid_w": 1, "window_h": 1, "window_w": 1}, "qkv"),
+        ("Attention", [(1, 4, 6)], {"heads": 1, "grid_h": 2, "grid_w": 2, "window_h": 3, "window_w": 1}, "larger"),
+        ("DepthwiseConv", [(4, 6), (9, 6), (6,)], {}, "H, W, C"),
+        ("MbConv", [(1, 3, 3, 4), (4, 8), (8,), (9, 8), (8,), (8, 5), (5,)], {"residual": 1}, "residual"),
+        ("MbConv", [(1, 3, 3, 4), (4, 8), (8,), (9, 8), (8,), (8, 5), (5,)], {"stride": 3}, "stride"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_an_error(
+    op: str, shapes: list[tuple[int, ...]], attributes: dict[str, int], message: str
+) -> None:
+    values: list[F32 | None] = [np.ones(shape, np.float32) for shape in shapes]
+    with pytest.raises(Exception, match=message):
+        run(op, values, **attributes)
+
+
+@pytest.mark.parametrize("table", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(table: str) -> None:
+    """The other tables; what this processor lacks falls back to the next one."""
+    if os.environ.get("SAMRT_OPS_KERNELS"):
+        pytest.skip("runs inside itself")
+    tests = "test_linear or test_mlp or test_depthwise or test_mbconv or test_attention"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__],
+        env={**os.environ, "SAMRT_OPS_KERNELS": table}, capture_output=True, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
