@@ -13,7 +13,7 @@
 namespace samrt::ops {
 namespace {
 
-constexpr int kQueryBlock = 96;
+constexpr int kQueryBlock = 96;  // at least; whole rows of the window
 constexpr int kKeyTile = 512;
 
 std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
@@ -24,9 +24,12 @@ public:
     Job(const AttentionShape& shape, const AttentionInputs& in, float* y)
         : s_(shape), in_(in), y_(y), by_(kernels()), dim_(shape.heads * shape.d),
           tile_rows_(std::clamp(kKeyTile / shape.window_w, 1, shape.window_h)),
+          block_rows_(std::clamp((kQueryBlock + shape.window_w - 1) / shape.window_w, 1,
+                                 shape.window_h)),
           zeros_(static_cast<std::size_t>(shape.d), 0.0f) {}
 
-    void run(const Parallel& parallel) const {
+    void run(const Parallel& parallel) {
+        pack_tables();
         const int down = (s_.grid_h + s_.window_h - 1) / s_.window_h;
         const int across = (s_.grid_w + s_.window_w - 1) / s_.window_w;
         if (down * across == 1 && tiles() > 1) return run_whole(parallel);
@@ -39,8 +42,8 @@ public:
             for (int tile = 0; tile < tiles(); ++tile) pack(place, tile, keys);
             const int real_h = std::min(s_.window_h, s_.grid_h - place.top);
             const int real_w = std::min(s_.window_w, s_.grid_w - place.left);
-            for (int from = 0; from < real_h * real_w; from += kQueryBlock)
-                block(place, from, std::min(kQueryBlock, real_h * real_w - from), real_w, keys);
+            for (int row = 0; row < real_h; row += block_rows_)
+                block(place, row, std::min(block_rows_, real_h - row), real_w, keys);
         });
     }
 
@@ -67,14 +70,36 @@ private:
             const int head = static_cast<int>(unit) / tiles();
             pack(Place{0, 0, head}, static_cast<int>(unit) % tiles(), of_head(head));
         });
-        const int queries = s_.grid_h * s_.grid_w;
-        const int blocks = (queries + kQueryBlock - 1) / kQueryBlock;
+        const int blocks = (s_.grid_h + block_rows_ - 1) / block_rows_;
         parallel(size(s_.heads, blocks), [&](std::size_t unit) {
             const int head = static_cast<int>(unit) / blocks;
-            const int from = static_cast<int>(unit) % blocks * kQueryBlock;
-            block(Place{0, 0, head}, from, std::min(kQueryBlock, queries - from), s_.grid_w,
+            const int row = static_cast<int>(unit) % blocks * block_rows_;
+            block(Place{0, 0, head}, row, std::min(block_rows_, s_.grid_h - row), s_.grid_w,
                   of_head(head));
         });
+    }
+
+    // The tables of relative positions, one packed matrix (d, window) for each query row or column.
+    void pack_tables() {
+        if (in_.rows == nullptr) return;
+        tables_.grow(size(s_.window_h, 1) * table_floats(s_.window_h) +
+                     size(s_.window_w, 1) * table_floats(s_.window_w));
+        std::vector<const float*> rows(static_cast<std::size_t>(s_.d));
+        for (int axis : {0, 1}) {
+            const int n = axis == 0 ? s_.window_h : s_.window_w;
+            for (int i = 0; i < n; ++i) {
+                const float* from = (axis == 0 ? in_.rows : in_.columns) + wide(i) * s_.d * n;
+                for (int k = 0; k < s_.d; ++k) rows[static_cast<std::size_t>(k)] = from + wide(k) * n;
+                by_.pack(rows.data(), s_.d, n, tables_.data() + table(axis, i));
+            }
+        }
+    }
+
+    std::size_t table_floats(int n) const { return packed_size(by_, s_.d, n); }
+    std::size_t table(int axis, int i) const {
+        return axis == 0 ? size(i, 1) * table_floats(s_.window_h)
+                         : size(s_.window_h, 1) * table_floats(s_.window_h) +
+                               size(i, 1) * table_floats(s_.window_w);
     }
 
     // q, k or v (part 0, 1, 2) of a token.
@@ -107,46 +132,42 @@ private:
         }
     }
 
-    // Queries [from, from + count) of a window of which `real_w` columns hold tokens.
-    void block(const Place& place, int from, int count, int real_w, const float* packed) const {
-        const int d = s_.d, stride = score_stride();
+    // The queries of `rows` rows from `first` of a window whose real tokens are `real_w` wide.
+    void block(const Place& place, int first, int rows, int real_w, const float* packed) const {
+        const int d = s_.d, stride = score_stride(), most = block_rows_ * s_.window_w;
+        const int count = rows * real_w;
         thread_local Buffer scratch;
-        float* q = scratch.grow(size(kQueryBlock, 2 * d + stride + s_.window_h + s_.window_w) +
-                                size(stride, 1));
-        float* mixed = q + size(kQueryBlock, d);
-        float* scores = mixed + size(kQueryBlock, d);
-        float* down = scores + size(kQueryBlock, stride);
-        float* across = down + size(kQueryBlock, s_.window_h);
-        float* bias = across + size(kQueryBlock, s_.window_w);
-        float best[kQueryBlock], sum[kQueryBlock];
+        float* q = scratch.grow(size(most, 2 * d + stride + s_.window_h + s_.window_w + 2) +
+                                size(stride + 2 * by_.lanes, 1));
+        float* mixed = q + size(most, d);
+        float* scores = mixed + size(most, d);
+        float* down = scores + size(most, stride);
+        float* across = down + size(most, s_.window_h);
+        float* best = across + size(most, s_.window_w) + by_.lanes;
+        float* sum = best + most;
+        float* space = sum + most;
         for (int i = 0; i < count; ++i) {
-            const int row = (from + i) / real_w, column = (from + i) % real_w;
-            float* to = q + wide(i) * d;
-            const float* source = token(place.top + row, place.left + column, 0, place.head);
+            const float* source = token(place.top + first + i / real_w, place.left + i % real_w, 0,
+                                        place.head);
             if (in_.query_bias != nullptr)
-                by_.add(source, in_.query_bias + wide(place.head) * d, d, to);
+                by_.add(source, in_.query_bias + wide(place.head) * d, d, q + wide(i) * d);
             else
-                std::memcpy(to, source, static_cast<std::size_t>(d) * sizeof(float));
-            if (in_.rows != nullptr)
-                by_.combine(to, in_.rows + wide(row) * d * s_.window_h, d, s_.window_h,
-                            down + wide(i) * s_.window_h);
-            if (in_.columns != nullptr)
-                by_.combine(to, in_.columns + wide(column) * d * s_.window_w, d, s_.window_w,
-                            across + wide(i) * s_.window_w);
+                std::memcpy(q + wide(i) * d, source, size(d, 1) * sizeof(float));
             best[i] = -INFINITY;
             sum[i] = 0;
         }
+        if (in_.rows != nullptr) relative(q, first, rows, real_w, down, across);
         for (int tile = 0; tile < tiles(); ++tile) {
             const float* keys = packed + size(tile, 1) * tile_floats();
             const int n = keys_of(tile);
             by_.multiply(q, d, count, keys, d, n, scores, stride, Epilogue());
             for (int i = 0; i < count; ++i) {
-                const int row = (from + i) / real_w, column = (from + i) % real_w;
-                const float* add = bias_of(place.head, row * s_.window_w + column, tile,
-                                           down + wide(i) * s_.window_h,
-                                           across + wide(i) * s_.window_w, bias);
+                const int query = (first + i / real_w) * s_.window_w + i % real_w;
                 const float before = best[i];
-                const float more = by_.softmax_tile(scores + wide(i) * stride, add, n, &best[i]);
+                const float more =
+                    weigh(scores + wide(i) * stride, place.head, query, tile,
+                          down + wide(i) * s_.window_h, across + wide(i) * s_.window_w, space,
+                          &best[i]);
                 const float factor = tile == 0 ? 0.0f : std::exp(before - best[i]);
                 sum[i] = sum[i] * factor + more;
                 if (tile > 0 && factor != 1.0f)
@@ -156,33 +177,47 @@ private:
             then.accumulate = tile > 0;
             by_.multiply(scores, stride, count, keys + key_floats(), n, d, mixed, d, then);
         }
-        for (int i = 0; i < count; ++i) {
-            const int row = place.top + (from + i) / real_w;
-            const int column = place.left + (from + i) % real_w;
+        for (int i = 0; i < count; ++i)
             by_.scale(mixed + wide(i) * d, 1.0f / sum[i], d,
-                      y_ + (wide(row) * s_.grid_w + column) * dim_ + wide(place.head) * d);
-        }
+                      y_ + (wide(place.top + first + i / real_w) * s_.grid_w + place.left +
+                            i % real_w) * dim_ + wide(place.head) * d);
     }
 
-    // What is added to the scores of one query with the keys of a tile, or null.
-    const float* bias_of(int head, int query, int tile, const float* down, const float* across,
-                         float* space) const {
-        const float* dense =
-            in_.bias == nullptr ? nullptr
-                                : in_.bias + (wide(head) * s_.keys() + query) * s_.keys() +
-                                      wide(tile) * tile_keys();
-        if (in_.rows == nullptr) return dense;
+    // down (count, window_h) and across (count, window_w): q times the tables.
+    void relative(const float* q, int first, int rows, int real_w, float* down,
+                  float* across) const {
+        const int d = s_.d;
+        for (int r = 0; r < rows; ++r)
+            by_.multiply(q + wide(r) * real_w * d, d, real_w, tables_.data() + table(0, first + r),
+                         d, s_.window_h, down + wide(r) * real_w * s_.window_h, s_.window_h,
+                         Epilogue());
+        for (int c = 0; c < real_w; ++c)
+            by_.multiply(q + wide(c) * d, wide(real_w) * d, rows, tables_.data() + table(1, c), d,
+                         s_.window_w, across + wide(c) * s_.window_w, wide(real_w) * s_.window_w,
+                         Epilogue());
+    }
+
+    // The scores of one query with the keys of a tile become weights; see Kernels::softmax.
+    float weigh(float* scores, int head, int query, int tile, const float* down,
+                const float* across, float* space, float* best) const {
         const int n = keys_of(tile);
-        by_.outer_sum(down + wide(tile) * tile_rows_, n / s_.window_w, across, s_.window_w, space);
-        if (dense != nullptr) by_.add(space, dense, n, space);
-        return space;
+        if (in_.bias != nullptr) {
+            const float* dense = in_.bias + (wide(head) * s_.keys() + query) * s_.keys() +
+                                 wide(tile) * tile_keys();
+            if (in_.rows == nullptr) return by_.softmax(scores, dense, n, best);
+            by_.add(scores, dense, n, scores);
+        }
+        if (in_.rows == nullptr) return by_.softmax(scores, nullptr, n, best);
+        return by_.softmax_relative(scores, down + wide(tile) * tile_rows_, n / s_.window_w, across,
+                                    s_.window_w, space, best);
     }
 
     AttentionShape s_;
     AttentionInputs in_;
     float* y_;
     const Kernels& by_;
-    int dim_, tile_rows_;
+    int dim_, tile_rows_, block_rows_;
+    Buffer tables_;
     std::vector<float> zeros_;
 };
 

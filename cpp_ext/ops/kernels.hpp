@@ -33,16 +33,15 @@ struct Kernels {
     // (x - mean) / sqrt(var + epsilon) * gamma + beta of a row of n; beta may be null.
     void (*normalize)(const float* x, int n, const float* gamma, const float* beta, float epsilon,
                       float* y);
-    // One row of a softmax over a tile of n scores (at most 'panel' multiples, padded behind n):
-    // score += bias; then with m = max(old maximum, scores): score = e^(score - m). Returns the
-    // sum of the results; *maximum becomes m.
-    float (*softmax_tile)(float* scores, const float* bias, int n, float* maximum);
-    // y (n) = sum over d of q[d] * table[d * n + .]
-    void (*combine)(const float* q, const float* table, int d, int n, float* y);
+    // One row of a softmax over a tile of n scores: bias (n, or null) is added; then with
+    // m = max(*maximum, scores) they become e^(score - m), *maximum m, and the result is their sum.
+    float (*softmax)(float* scores, const float* bias, int n, float* maximum);
+    // The same with score (r, c) of (rows, columns) plus down[r] + across[c]. `lanes` floats behind
+    // `across` are read; space: rows * columns + lanes floats.
+    float (*softmax_relative)(float* scores, const float* down, int rows, const float* across,
+                              int columns, float* space, float* maximum);
     // y = x * factor; x may be y.
     void (*scale)(const float* x, float factor, int n, float* y);
-    // y[r * columns + c] = down[r] + across[c].
-    void (*outer_sum)(const float* down, int rows, const float* across, int columns, float* y);
     // y = x + z; y may be x.
     void (*add)(const float* x, const float* z, int n, float* y);
     // One row of a 3 x 3 depthwise convolution, channels last. rows: the three input rows, each

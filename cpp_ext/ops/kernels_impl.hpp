@@ -190,19 +190,9 @@ void normalize_row(const float* x, int n, const float* gamma, const float* beta,
         y[i] = (x[i] - mean) * factor * gamma[i] + (beta ? beta[i] : 0.0f);
 }
 
-float softmax_row(float* scores, const float* bias, int n, float* maximum) {
+// e^(score - top) in place; the sum.
+float exponentials(float* scores, int n, float top) {
     const int whole = n / kLanes * kLanes;
-    Vec best = spread(*maximum);
-    for (int i = 0; i < whole; i += kLanes) {
-        const Vec value = bias ? load(scores + i) + load(bias + i) : load(scores + i);
-        best = larger(best, value);
-        store(scores + i, value);
-    }
-    float top = largest_of(best);
-    for (int i = whole; i < n; ++i) {
-        if (bias) scores[i] += bias[i];
-        top = scores[i] > top ? scores[i] : top;
-    }
     Vec total{};
     for (int i = 0; i < whole; i += kLanes) {
         const Vec value = exp_negative(load(scores + i) - top);
@@ -211,53 +201,60 @@ float softmax_row(float* scores, const float* bias, int n, float* maximum) {
     }
     float sum = sum_of(total);
     if (whole < n) {
-        Vec last = load_part(scores + whole, at(n - whole));
-        last = exp_negative(smaller(last - top, Vec{}));
+        const Vec last = exp_negative(smaller(load_part(scores + whole, at(n - whole)) - top, Vec{}));
         store_part(scores + whole, last, at(n - whole));
         for (int i = whole; i < n; ++i) sum += scores[i];
     }
-    *maximum = top;
     return sum;
 }
 
-void combine_rows(const float* q, const float* table, int d, int n, float* y) {
-    int from = 0;
-    for (; from + 4 * kLanes <= n; from += 4 * kLanes) {
-        Vec sum[4] = {};
-        for (int i = 0; i < d; ++i) {
-            const Vec factor = spread(q[i]);
-            const float* row = table + static_cast<std::ptrdiff_t>(i) * n + from;
-#pragma GCC unroll 4
-            for (int v = 0; v < 4; ++v) sum[v] += factor * load(row + v * kLanes);
+float softmax_row(float* scores, const float* bias, int n, float* maximum) {
+    const int whole = n / kLanes * kLanes;
+    Vec best = spread(*maximum);
+    for (int i = 0; i < whole; i += kLanes) {
+        Vec value = load(scores + i);
+        if (bias) {
+            value += load(bias + i);
+            store(scores + i, value);
         }
-        for (int v = 0; v < 4; ++v) store(y + from + v * kLanes, sum[v]);
+        best = larger(best, value);
     }
-    for (; from < n; from += kLanes) {
-        const std::size_t left = at(n - from < kLanes ? n - from : kLanes);
-        Vec sum{};
-        for (int i = 0; i < d; ++i) {
-            const float* row = table + static_cast<std::ptrdiff_t>(i) * n + from;
-            sum += spread(q[i]) * (left == at(kLanes) ? load(row) : load_part(row, left));
+    float top = largest_of(best);
+    for (int i = whole; i < n; ++i) {
+        if (bias) scores[i] += bias[i];
+        top = scores[i] > top ? scores[i] : top;
+    }
+    *maximum = top;
+    return exponentials(scores, n, top);
+}
+
+float softmax_relative_row(float* scores, const float* down, int rows, const float* across,
+                           int columns, float* space, float* maximum) {
+    if (columns % kLanes != 0) {  // whole vectors; what a row writes too much the next one mends
+        for (int r = 0; r < rows; ++r)
+            for (int c = 0; c < columns; c += kLanes)
+                store(space + static_cast<std::ptrdiff_t>(r) * columns + c,
+                      load(across + c) + down[r]);
+        return softmax_row(scores, space, rows * columns, maximum);
+    }
+    Vec best = spread(*maximum);
+    for (int r = 0; r < rows; ++r) {
+        float* line = scores + static_cast<std::ptrdiff_t>(r) * columns;
+        const Vec add = spread(down[r]);
+        for (int c = 0; c < columns; c += kLanes) {
+            const Vec value = load(line + c) + (load(across + c) + add);
+            store(line + c, value);
+            best = larger(best, value);
         }
-        if (left == at(kLanes))
-            store(y + from, sum);
-        else
-            store_part(y + from, sum, left);
     }
+    *maximum = largest_of(best);
+    return exponentials(scores, rows * columns, *maximum);
 }
 
 void scale_row(const float* x, float factor, int n, float* y) {
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * factor);
     for (; i < n; ++i) y[i] = x[i] * factor;
-}
-
-void outer_sum_rows(const float* down, int rows, const float* across, int columns, float* y) {
-    for (int r = 0; r < rows; ++r, y += columns) {
-        int c = 0;
-        for (; c + kLanes <= columns; c += kLanes) store(y + c, load(across + c) + down[r]);
-        for (; c < columns; ++c) y[c] = across[c] + down[r];
-    }
 }
 
 void add_rows(const float* x, const float* z, int n, float* y) {
@@ -296,9 +293,9 @@ void depthwise_row(const float* const* rows, const float* weight, const float* b
 }
 
 const Kernels kTable = {
-    SAMRT_NAME,    kLanes,      kPanel,       pack_panels, pack_transposed_panels,
-    multiply_packed, normalize_row, softmax_row, combine_rows, scale_row,
-    outer_sum_rows, add_rows,    depthwise_row,
+    SAMRT_NAME,      kLanes,        kPanel,      pack_panels,          pack_transposed_panels,
+    multiply_packed, normalize_row, softmax_row, softmax_relative_row, scale_row,
+    add_rows,        depthwise_row,
 };
 
 }  // namespace

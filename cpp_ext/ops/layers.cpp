@@ -20,10 +20,10 @@ int rows_per_unit(int width, int most) {
 
 }  // namespace
 
-Packed::Packed(const float* rows, int k_, int n_) : k(k_), n(n_) {
+Packed::Packed(const float* rows, std::ptrdiff_t stride, int k_, int n_) : k(k_), n(n_) {
     const Kernels& by = kernels();
     std::vector<const float*> row(static_cast<std::size_t>(k));
-    for (int i = 0; i < k; ++i) row[static_cast<std::size_t>(i)] = rows + wide(i) * n;
+    for (int i = 0; i < k; ++i) row[static_cast<std::size_t>(i)] = rows + i * stride;
     by.pack(row.data(), k, n, data_.grow(packed_size(by, k, n)));
 }
 
@@ -50,30 +50,47 @@ void linear(const float* x, std::int64_t rows, const Packed& w, const Norm& norm
     });
 }
 
-void mlp(const float* x, std::int64_t rows, const Norm& norm, const Packed& w1, const float* b1,
-         const Packed& w2, const float* b2, float* y, const Parallel& parallel) {
+MlpWeights::MlpWeights(const float* w1, const float* w2, int channels_, int hidden_)
+    : channels(channels_), hidden(hidden_) {
+    constexpr int kPart = 768;
+    for (int from = 0; from < hidden; from += kPart) {
+        const int n = std::min(kPart, hidden - from);
+        parts_.push_back({from, n, Packed(w1 + from, hidden, channels, n),
+                          Packed(w2 + wide(from) * channels, channels, n, channels)});
+    }
+}
+
+void mlp(const float* x, std::int64_t rows, const Norm& norm, const MlpWeights& weights,
+         const float* b1, const float* b2, float* y, const Parallel& parallel) {
     const Kernels& by = kernels();
-    const int block = rows_per_unit(w1.k + w1.n, 96);
+    const int k = weights.channels, widest = weights.parts().front().n;
+    const int block = rows_per_unit((k + widest) / 2, 96);
     const auto units = static_cast<std::size_t>((rows + block - 1) / block);
     parallel(units, [&](std::size_t unit) {
         const std::int64_t from = static_cast<std::int64_t>(unit) * block;
         const int count = static_cast<int>(std::min<std::int64_t>(block, rows - from));
-        const float* a = x + from * w1.k;
+        const float* a = x + from * k;
+        float* to = y + from * k;
         thread_local Buffer scratch;
-        float* normed = scratch.grow(size(block, w1.k + w1.n));
-        float* hidden = normed + size(block, w1.k);
+        float* normed = scratch.grow(size(block, k + widest));
+        float* hidden = normed + size(block, k);
         for (int r = 0; r < count; ++r)
-            by.normalize(a + wide(r) * w1.k, w1.k, norm.gamma, norm.beta, norm.epsilon,
-                         normed + wide(r) * w1.k);
-        Epilogue first;
-        first.bias = b1;
-        first.gelu = true;
-        by.multiply(normed, w1.k, count, w1.data(), w1.k, w1.n, hidden, w1.n, first);
-        Epilogue second;
-        second.bias = b2;
-        second.residual = a;
-        second.residual_stride = w1.k;
-        by.multiply(hidden, w1.n, count, w2.data(), w2.k, w2.n, y + from * w2.n, w2.n, second);
+            by.normalize(a + wide(r) * k, k, norm.gamma, norm.beta, norm.epsilon,
+                         normed + wide(r) * k);
+        for (const MlpWeights::Part& part : weights.parts()) {
+            Epilogue first;
+            first.bias = b1 + part.from;
+            first.gelu = true;
+            by.multiply(normed, k, count, part.w1.data(), k, part.n, hidden, part.n, first);
+            Epilogue second;
+            second.accumulate = part.from > 0;
+            if (part.from == 0) {
+                second.bias = b2;
+                second.residual = a;
+                second.residual_stride = k;
+            }
+            by.multiply(hidden, part.n, count, part.w2.data(), part.n, k, to, k, second);
+        }
     });
 }
 

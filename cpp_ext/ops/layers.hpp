@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels.hpp"
 
@@ -44,7 +45,8 @@ private:
 class Packed {
 public:
     Packed() = default;
-    Packed(const float* rows, int k, int n);
+    // rows (k, n), `stride` floats apart.
+    Packed(const float* rows, std::ptrdiff_t stride, int k, int n);
     int k = 0, n = 0;
     const float* data() const { return data_.data(); }
 
@@ -62,9 +64,26 @@ struct Norm {
 void linear(const float* x, std::int64_t rows, const Packed& w, const Norm& norm,
             const Epilogue& then, float* y, const Parallel& parallel);
 
+// The weights of two linear layers, cut along the hidden axis into parts that fit the cache.
+class MlpWeights {
+public:
+    // w1 (channels, hidden), w2 (hidden, channels).
+    MlpWeights(const float* w1, const float* w2, int channels, int hidden);
+    int channels, hidden;
+
+    struct Part {
+        int from, n;
+        Packed w1, w2;
+    };
+    const std::vector<Part>& parts() const { return parts_; }
+
+private:
+    std::vector<Part> parts_;
+};
+
 // y = x + (gelu(norm(x) w1 + b1) w2 + b2), rows tokens.
-void mlp(const float* x, std::int64_t rows, const Norm& norm, const Packed& w1, const float* b1,
-         const Packed& w2, const float* b2, float* y, const Parallel& parallel);
+void mlp(const float* x, std::int64_t rows, const Norm& norm, const MlpWeights& weights,
+         const float* b1, const float* b2, float* y, const Parallel& parallel);
 
 // x, y (height, width, channels); weight (9, channels); zero padding.
 void depthwise(const float* x, int height, int width, int channels, const float* weight,

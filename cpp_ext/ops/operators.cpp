@@ -111,7 +111,8 @@ public:
     Packed matrix(std::size_t index) const {
         const Tensor tensor = constant(index);
         expect(tensor.shape.size() == 2, "a weight must be a matrix (K, N)");
-        return Packed(tensor.data, small(tensor.shape[0], "K"), small(tensor.shape[1], "N"));
+        return Packed(tensor.data, tensor.shape[1], small(tensor.shape[0], "K"),
+                      small(tensor.shape[1], "N"));
     }
 
 private:
@@ -219,21 +220,27 @@ struct Linear {
 struct Mlp {
     static constexpr const char* kName = "Mlp";
     static constexpr std::size_t kInputs = 7, kNeeded = 7;
-    Packed w1, w2;
+    MlpWeights weights;
     float epsilon;
 
     explicit Mlp(const Node& node)
-        : w1(node.matrix(3)), w2(node.matrix(5)), epsilon(node.number("epsilon", 1e-5f)) {
-        expect(w1.n == w2.k && w1.k == w2.n, "w1 and w2 do not fit each other");
+        : weights(made(node.constant(3), node.constant(5))),
+          epsilon(node.number("epsilon", 1e-5f)) {}
+
+    static MlpWeights made(const Tensor& w1, const Tensor& w2) {
+        expect(w1.shape.size() == 2 && w2.shape.size() == 2 && w1.shape[0] == w2.shape[1] &&
+                   w1.shape[1] == w2.shape[0],
+               "w1 must be a matrix (K, H) and w2 one (H, K)");
+        return MlpWeights(w1.data, w2.data, small(w1.shape[0], "K"), small(w1.shape[1], "H"));
     }
 
     void run(const Call& call) const {
         const Tensor x = call.input(0);
-        expect(x.last() == w1.k, "x does not have as many channels as w1 has rows");
-        const Norm norm{call.vector(1, w1.k, "gamma", true), call.vector(2, w1.k, "beta", true),
-                        epsilon};
-        mlp(x.data, x.count() / w1.k, norm, w1, call.vector(4, w1.n, "b1", true), w2,
-            call.vector(6, w2.n, "b2", true), call.output(x.shape), call.parallel());
+        const std::int64_t k = weights.channels;
+        expect(x.last() == k, "x does not have as many channels as w1 has rows");
+        const Norm norm{call.vector(1, k, "gamma", true), call.vector(2, k, "beta", true), epsilon};
+        mlp(x.data, x.count() / k, norm, weights, call.vector(4, weights.hidden, "b1", true),
+            call.vector(6, k, "b2", true), call.output(x.shape), call.parallel());
     }
 };
 

@@ -225,6 +225,15 @@ def test_the_same_whatever_the_threads() -> None:
     )
 
 
+MBCONV = [(1, 3, 3, 4), (4, 8), (8,), (9, 8), (8,), (8, 5), (5,)]
+
+
+def layout(grid_h: int, grid_w: int, window_h: int, window_w: int) -> dict[str, int]:
+    return {
+        "heads": 1, "grid_h": grid_h, "grid_w": grid_w, "window_h": window_h, "window_w": window_w
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("op", "shapes", "attributes", "message"),
     [
@@ -232,11 +241,11 @@ def test_the_same_whatever_the_threads() -> None:
         ("Linear", [(1, 4, 6), (6, 3), (4,)], {}, "bias has 4"),
         ("Linear", [(1, 4, 6), (6, 3, 1)], {}, "matrix"),
         ("Attention", [(1, 4, 6)], {"heads": 1, "grid_h": 3, "grid_w": 1}, "missing"),
-        ("Attention", [(1, 4, 6)], {"heads": 1, "grid_h": 3, "grid_w": 1, "window_h": 1, "window_w": 1}, "qkv"),
-        ("Attention", [(1, 4, 6)], {"heads": 1, "grid_h": 2, "grid_w": 2, "window_h": 3, "window_w": 1}, "larger"),
+        ("Attention", [(1, 4, 6)], layout(3, 1, 1, 1), "qkv"),
+        ("Attention", [(1, 4, 6)], layout(2, 2, 3, 1), "larger"),
         ("DepthwiseConv", [(4, 6), (9, 6), (6,)], {}, "H, W, C"),
-        ("MbConv", [(1, 3, 3, 4), (4, 8), (8,), (9, 8), (8,), (8, 5), (5,)], {"residual": 1}, "residual"),
-        ("MbConv", [(1, 3, 3, 4), (4, 8), (8,), (9, 8), (8,), (8, 5), (5,)], {"stride": 3}, "stride"),
+        ("MbConv", MBCONV, {"residual": 1}, "residual"),
+        ("MbConv", MBCONV, {"stride": 3}, "stride"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_an_error(
@@ -253,8 +262,9 @@ def test_every_instruction_set(table: str) -> None:
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
     tests = "test_linear or test_mlp or test_depthwise or test_mbconv or test_attention"
+    again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__],
+        [sys.executable, *again],
         env={**os.environ, "SAMRT_OPS_KERNELS": table}, capture_output=True, text=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
