@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace samrt::ops {
 
@@ -18,6 +19,7 @@ struct Epilogue {
 
 struct Kernels {
     const char* name;
+    bool fast8;  // 8-bit products are faster than those of floats
     int lanes;
     int panel;  // columns of a packed panel
 
@@ -30,6 +32,17 @@ struct Kernels {
     // c (rows, n) = a (rows, k) times the packed matrix; then the epilogue.
     void (*multiply)(const float* a, std::ptrdiff_t a_stride, int rows, const float* packed, int k,
                      int n, float* c, std::ptrdiff_t c_stride, const Epilogue& then);
+    // 8-bit integers. x (n) to round(x / scale) + 128 with scale = max |x| / 127, which is returned;
+    // (n + 3) / 4 * 4 numbers are written.
+    float (*quantize)(const float* x, int n, std::uint8_t* q);
+    // b (k, n), rows[i] points to row i: panels as above, four rows at a time side by side.
+    void (*pack8)(const std::int8_t* const* rows, int k, int n, std::int8_t* packed);
+    // c = (a - 128) times the packed matrix, times row_scale[r] * scale[j]; then the epilogue.
+    // sums (n): 128 times the sum of each column.
+    void (*multiply8)(const std::uint8_t* a, std::ptrdiff_t a_stride, int rows,
+                      const std::int8_t* packed, int k, int n, const float* row_scale,
+                      const float* scale, const std::int32_t* sums, float* c,
+                      std::ptrdiff_t c_stride, const Epilogue& then);
     // (x - mean) / sqrt(var + epsilon) * gamma + beta of a row of n; beta may be null.
     void (*normalize)(const float* x, int n, const float* gamma, const float* beta, float epsilon,
                       float* y);
@@ -57,11 +70,16 @@ inline std::size_t packed_size(const Kernels& kernels, int k, int n) {
            static_cast<std::size_t>(kernels.panel);
 }
 
-// The best table that this processor runs; SAMRT_OPS_KERNELS=baseline, avx2, avx512 or neon
+inline std::size_t packed8_size(const Kernels& kernels, int k, int n) {
+    return packed_size(kernels, (k + 3) / 4 * 4, n);
+}
+
+// The best table that this processor runs; SAMRT_OPS_KERNELS=baseline, avx2, avx512, vnni or neon
 // chooses another one that it runs.
 const Kernels& kernels();
 
-const Kernels* kernels_avx512();  // null where they were not built or do not run
+const Kernels* kernels_vnni();  // null where they were not built or do not run
+const Kernels* kernels_avx512();
 const Kernels* kernels_avx2();
 const Kernels* kernels_baseline();  // NEON on ARM
 

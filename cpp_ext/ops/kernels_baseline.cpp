@@ -17,7 +17,8 @@ const Kernels* kernels_baseline() { return &kTable; }
 
 const Kernels& kernels() {
     static const Kernels* const chosen = [] {
-        const Kernels* const all[] = {kernels_avx512(), kernels_avx2(), kernels_baseline()};
+        const Kernels* const all[] = {kernels_vnni(), kernels_avx512(), kernels_avx2(),
+                                      kernels_baseline()};
         const char* const name = std::getenv("SAMRT_OPS_KERNELS");
         for (const Kernels* table : all)
             if (table != nullptr && (name == nullptr || std::strcmp(name, table->name) == 0))

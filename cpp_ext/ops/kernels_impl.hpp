@@ -165,6 +165,120 @@ void multiply_packed(const float* a, std::ptrdiff_t stride, int rows, const floa
     }
 }
 
+float quantize_row(const float* x, int n, std::uint8_t* q) {
+    const int whole = n / kLanes * kLanes;
+    Vec high{}, low{};
+    for (int i = 0; i < whole; i += kLanes) {
+        const Vec value = load(x + i);
+        high = larger(high, value);
+        low = smaller(low, value);
+    }
+    float most = largest_of(larger(high, -low));
+    for (int i = whole; i < n; ++i) most = __builtin_fmaxf(most, __builtin_fabsf(x[i]));
+    const float scale = most / 127.0f;
+    const float factor = scale > 0.0f ? 1.0f / scale : 0.0f;
+    const float magic = 12582912.0f + 128.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
+    int i = 0;
+    for (; i < whole; i += kLanes) {
+        const Vec value = load(x + i) * factor + magic;
+        const Bytes bytes = __builtin_convertvector(reinterpret_cast<IntVec>(value) & 255, Bytes);
+        std::memcpy(q + i, &bytes, sizeof bytes);
+    }
+    for (; i < n; ++i) {
+        float value = x[i] * factor + magic;
+        std::int32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        q[i] = static_cast<std::uint8_t>(bits & 255);
+    }
+    for (; i % 4 != 0; ++i) q[i] = 128;
+    return scale;
+}
+
+void pack8_panels(const std::int8_t* const* rows, int k, int n, std::int8_t* packed) {
+    for (int from = 0; from < n; from += kPanel)
+        for (int i = 0; i < k; i += 4)
+            for (int j = 0; j < kPanel; ++j)
+                for (int part = 0; part < 4; ++part)
+                    *packed++ = from + j < n && i + part < k ? rows[i + part][from + j]
+                                                             : std::int8_t{0};
+}
+
+template <int Rows, int Vecs>
+void tile8(const std::uint8_t* a, std::ptrdiff_t stride, const std::int8_t* packed, int k,
+           const float* row_scale, const float* scale, const std::int32_t* sums, float* c,
+           std::ptrdiff_t c_stride, int columns, int column, const Epilogue& then) {
+    IntVec total[Rows][Vecs] = {};
+    constexpr int kGroups = (Rows + 2) / 3;
+    const std::uint8_t* base[kGroups];
+    for (int g = 0; g < kGroups; ++g) base[g] = a + 3 * g * stride;
+    for (int i = 0; i < k; i += 4, packed += 4 * kPanel) {
+        IntVec b[Vecs];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vecs; ++v)
+            std::memcpy(&b[v], packed + 4 * v * kLanes, sizeof b[v]);
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) {
+            std::int32_t four;
+            std::memcpy(&four, base[r / 3] + (r % 3) * stride, 4);
+            const IntVec value = IntVec{} + four;
+#pragma GCC unroll 4
+            for (int v = 0; v < Vecs; ++v) total[r][v] = dot4(total[r][v], value, b[v]);
+        }
+#pragma GCC unroll 16
+        for (int g = 0; g < kGroups; ++g) base[g] += 4;
+    }
+    Vec sum[Rows][Vecs];
+    for (int v = 0; v < Vecs; ++v) {
+        const int left = columns - v * kLanes;
+        IntVec offset{};
+        Vec factor{};
+        if (left > 0) {
+            const std::size_t bytes = at(left < kLanes ? left : kLanes) * 4;
+            std::memcpy(&offset, sums + column + v * kLanes, bytes);
+            std::memcpy(&factor, scale + column + v * kLanes, bytes);
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r)
+            sum[r][v] =
+                __builtin_convertvector(total[r][v] - offset, Vec) * (factor * row_scale[r]);
+    }
+    finish<Rows, Vecs>(sum, c, c_stride, columns, column, then);
+}
+
+using Tile8 = void (*)(const std::uint8_t*, std::ptrdiff_t, const std::int8_t*, int, const float*,
+                       const float*, const std::int32_t*, float*, std::ptrdiff_t, int, int,
+                       const Epilogue&);
+
+// Few rows are rare: tiles of three, two and one rows do for what is left.
+template <int Vecs>
+Tile8 tile8_of(int rows, int* taken) {
+    *taken = rows >= kRows ? kRows : rows >= 3 ? 3 : rows;
+    return rows >= kRows ? tile8<kRows, Vecs>
+           : rows >= 3   ? tile8<3, Vecs>
+           : rows == 2   ? tile8<2, Vecs>
+                         : tile8<1, Vecs>;
+}
+
+void multiply8_packed(const std::uint8_t* a, std::ptrdiff_t stride, int rows,
+                      const std::int8_t* packed, int k, int n, const float* row_scale,
+                      const float* scale, const std::int32_t* sums, float* c,
+                      std::ptrdiff_t c_stride, const Epilogue& then) {
+    const int k4 = (k + 3) / 4 * 4;
+    for (int column = 0; column < n; column += kPanel) {
+        const int columns = n - column < kPanel ? n - column : kPanel;
+        for (int row = 0, taken = 0; row < rows; row += taken) {
+            const Tile8 run = columns > kLanes ? tile8_of<2>(rows - row, &taken)
+                                               : tile8_of<1>(rows - row, &taken);
+            Epilogue here = then;
+            if (then.residual) here.residual += row * then.residual_stride;
+            run(a + row * stride, stride, packed, k4, row_scale + row, scale, sums,
+                c + row * c_stride + column, c_stride, columns, column, here);
+        }
+        packed += static_cast<std::ptrdiff_t>(k4) * kPanel;
+    }
+}
+
 void normalize_row(const float* x, int n, const float* gamma, const float* beta, float epsilon,
                    float* y) {
     const int whole = n / kLanes * kLanes;
@@ -292,10 +406,17 @@ void depthwise_row(const float* const* rows, const float* weight, const float* b
     }
 }
 
+#ifdef SAMRT_VNNI
+constexpr bool kFast8 = true;
+#else
+constexpr bool kFast8 = false;
+#endif
+
 const Kernels kTable = {
-    SAMRT_NAME,      kLanes,        kPanel,      pack_panels,          pack_transposed_panels,
-    multiply_packed, normalize_row, softmax_row, softmax_relative_row, scale_row,
-    add_rows,        depthwise_row,
+    SAMRT_NAME,      kFast8,       kLanes,           kPanel,        pack_panels,
+    pack_transposed_panels, multiply_packed, quantize_row, pack8_panels, multiply8_packed,
+    normalize_row,   softmax_row,  softmax_relative_row, scale_row, add_rows,
+    depthwise_row,
 };
 
 }  // namespace

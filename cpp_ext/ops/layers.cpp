@@ -27,6 +27,33 @@ Packed::Packed(const float* rows, std::ptrdiff_t stride, int k_, int n_) : k(k_)
     by.pack(row.data(), k, n, data_.grow(packed_size(by, k, n)));
 }
 
+Packed::Packed(const std::int8_t* rows, const float* scale, std::ptrdiff_t stride, int k_, int n_)
+    : k(k_), n(n_), sums_(static_cast<std::size_t>(n_), 0), integers_(true) {
+    const Kernels& by = kernels();
+    std::vector<const std::int8_t*> row(static_cast<std::size_t>(k));
+    for (int i = 0; i < k; ++i) {
+        row[static_cast<std::size_t>(i)] = rows + i * stride;
+        for (int j = 0; j < n; ++j) sums_[static_cast<std::size_t>(j)] += 128 * rows[i * stride + j];
+    }
+    float* space = data_.grow((packed8_size(by, k, n) + 3) / 4);
+    by.pack8(row.data(), k, n, reinterpret_cast<std::int8_t*>(space));
+    std::memcpy(scale_.grow(size(n, 1)), scale, size(n, 1) * sizeof(float));
+}
+
+void Packed::times(const float* a, std::ptrdiff_t a_stride, int rows, float* c,
+                   std::ptrdiff_t c_stride, const Epilogue& then) const {
+    const Kernels& by = kernels();
+    if (!integers_) return by.multiply(a, a_stride, rows, data_.data(), k, n, c, c_stride, then);
+    const std::ptrdiff_t stride = (wide(k) + 63) / 64 * 64;
+    thread_local Buffer scratch;
+    float* scales = scratch.grow(size(rows, static_cast<int>(stride / 4) + 1));
+    auto* bytes = reinterpret_cast<std::uint8_t*>(scales + rows);
+    for (int r = 0; r < rows; ++r)
+        scales[r] = by.quantize(a + r * a_stride, k, bytes + r * stride);
+    by.multiply8(bytes, stride, rows, reinterpret_cast<const std::int8_t*>(data_.data()), k, n,
+                 scales, scale_.data(), sums_.data(), c, c_stride, then);
+}
+
 void linear(const float* x, std::int64_t rows, const Packed& w, const Norm& norm,
             const Epilogue& then, float* y, const Parallel& parallel) {
     const Kernels& by = kernels();
@@ -46,17 +73,32 @@ void linear(const float* x, std::int64_t rows, const Packed& w, const Norm& norm
         }
         Epilogue here = then;
         if (then.residual != nullptr) here.residual += from * then.residual_stride;
-        by.multiply(a, w.k, count, w.data(), w.k, w.n, y + from * w.n, w.n, here);
+        w.times(a, w.k, count, y + from * w.n, w.n, here);
     });
 }
 
+namespace {
+
+constexpr int kHiddenPart = 768;
+
+}  // namespace
+
 MlpWeights::MlpWeights(const float* w1, const float* w2, int channels_, int hidden_)
     : channels(channels_), hidden(hidden_) {
-    constexpr int kPart = 768;
-    for (int from = 0; from < hidden; from += kPart) {
-        const int n = std::min(kPart, hidden - from);
+    for (int from = 0; from < hidden; from += kHiddenPart) {
+        const int n = std::min(kHiddenPart, hidden - from);
         parts_.push_back({from, n, Packed(w1 + from, hidden, channels, n),
                           Packed(w2 + wide(from) * channels, channels, n, channels)});
+    }
+}
+
+MlpWeights::MlpWeights(const std::int8_t* w1, const float* scale1, const std::int8_t* w2,
+                       const float* scale2, int channels_, int hidden_)
+    : channels(channels_), hidden(hidden_) {
+    for (int from = 0; from < hidden; from += kHiddenPart) {
+        const int n = std::min(kHiddenPart, hidden - from);
+        parts_.push_back({from, n, Packed(w1 + from, scale1 + from, hidden, channels, n),
+                          Packed(w2 + wide(from) * channels, scale2, channels, n, channels)});
     }
 }
 
@@ -81,7 +123,7 @@ void mlp(const float* x, std::int64_t rows, const Norm& norm, const MlpWeights& 
             Epilogue first;
             first.bias = b1 + part.from;
             first.gelu = true;
-            by.multiply(normed, k, count, part.w1.data(), k, part.n, hidden, part.n, first);
+            part.w1.times(normed, k, count, hidden, part.n, first);
             Epilogue second;
             second.accumulate = part.from > 0;
             if (part.from == 0) {
@@ -89,7 +131,7 @@ void mlp(const float* x, std::int64_t rows, const Norm& norm, const MlpWeights& 
                 second.residual = a;
                 second.residual_stride = k;
             }
-            by.multiply(hidden, part.n, count, part.w2.data(), part.n, k, to, k, second);
+            part.w2.times(hidden, part.n, count, to, k, second);
         }
     });
 }
@@ -154,8 +196,8 @@ void mbconv(const float* x, int height, int width, const MbConv& layer, float* y
         const auto bring = [&](int row) {
             float* to = place(row);
             std::memset(to, 0, size(begin - first, mid) * sizeof(float));
-            by.multiply(x + (wide(row) * width + begin) * in, in, end - begin, layer.w1->data(), in,
-                        mid, to + wide(begin - first) * mid, mid, expand);
+            layer.w1->times(x + (wide(row) * width + begin) * in, in, end - begin,
+                            to + wide(begin - first) * mid, mid, expand);
             std::memset(to + wide(end - first) * mid, 0, size(last - end, mid) * sizeof(float));
         };
         int done = std::max(y0 * stride - 1, 0);  // rows before this one are in the ring
@@ -173,8 +215,8 @@ void mbconv(const float* x, int height, int width, const MbConv& layer, float* y
                 project.residual_stride = in;
                 project.gelu_last = true;
             }
-            by.multiply(filtered, mid, columns, layer.w3->data(), mid, out,
-                        y + (wide(row) * out_w + x0) * out, out, project);
+            layer.w3->times(filtered, mid, columns, y + (wide(row) * out_w + x0) * out, out,
+                            project);
         }
     });
 }

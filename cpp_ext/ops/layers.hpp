@@ -41,17 +41,24 @@ private:
     std::size_t size_ = 0;
 };
 
-// A constant matrix (k, n), packed once.
+// A constant matrix (k, n), packed once; of floats, or of 8-bit integers with a scale per column.
 class Packed {
 public:
     Packed() = default;
-    // rows (k, n), `stride` floats apart.
+    // rows (k, n), `stride` numbers apart.
     Packed(const float* rows, std::ptrdiff_t stride, int k, int n);
+    Packed(const std::int8_t* rows, const float* scale, std::ptrdiff_t stride, int k, int n);
     int k = 0, n = 0;
-    const float* data() const { return data_.data(); }
+    bool integers() const { return integers_; }
+    // c (rows, n) = a (rows, k) times this; then the epilogue. Rows of `a` are made integers first,
+    // each with a scale of its own, if the matrix is of integers.
+    void times(const float* a, std::ptrdiff_t a_stride, int rows, float* c,
+               std::ptrdiff_t c_stride, const Epilogue& then) const;
 
 private:
-    Buffer data_;
+    Buffer data_, scale_;
+    std::vector<std::int32_t> sums_;
+    bool integers_ = false;
 };
 
 struct Norm {
@@ -69,6 +76,9 @@ class MlpWeights {
 public:
     // w1 (channels, hidden), w2 (hidden, channels).
     MlpWeights(const float* w1, const float* w2, int channels, int hidden);
+    // The same of integers; scale1 (hidden) and scale2 (channels).
+    MlpWeights(const std::int8_t* w1, const float* scale1, const std::int8_t* w2,
+               const float* scale2, int channels, int hidden);
     int channels, hidden;
 
     struct Part {

@@ -29,6 +29,7 @@ struct Tensor {
     std::vector<std::int64_t> shape;
 
     explicit operator bool() const { return data != nullptr; }
+    const std::int8_t* integers() const { return reinterpret_cast<const std::int8_t*>(data); }
     std::int64_t count() const {
         std::int64_t n = 1;
         for (const std::int64_t size : shape) n *= size;
@@ -108,11 +109,22 @@ public:
         return read(api_, const_cast<ort::Value*>(value));
     }
 
-    Packed matrix(std::size_t index) const {
+    // A matrix; of integers if there is an input of scales.
+    Packed matrix(std::size_t index, std::size_t scales = 0) const {
         const Tensor tensor = constant(index);
         expect(tensor.shape.size() == 2, "a weight must be a matrix (K, N)");
+        if (scales != 0)
+            return Packed(tensor.integers(), this->scales(scales, tensor.shape[1]),
+                          tensor.shape[1], small(tensor.shape[0], "K"),
+                          small(tensor.shape[1], "N"));
         return Packed(tensor.data, tensor.shape[1], small(tensor.shape[0], "K"),
                       small(tensor.shape[1], "N"));
+    }
+
+    const float* scales(std::size_t index, std::int64_t n) const {
+        const Tensor tensor = constant(index);
+        expect(tensor.count() == n, "there must be a scale for every column of a weight");
+        return tensor.data;
     }
 
 private:
@@ -185,15 +197,19 @@ private:
     ort::KernelContext* context_;
 };
 
+// With `Integers` the weights are int8 and their scales are the last inputs.
+template <bool Integers>
 struct Linear {
-    static constexpr const char* kName = "Linear";
-    static constexpr std::size_t kInputs = 6, kNeeded = 2;
+    static constexpr const char* kName = Integers ? "LinearInt8" : "Linear";
+    static constexpr std::size_t kInputs = Integers ? 7 : 6;
+    static constexpr bool needed(std::size_t index) { return index < 2 || index == 6; }
+    static constexpr bool integer(std::size_t index) { return Integers && index == 1; }
     Packed w;
     bool gelu, norm;
     float epsilon;
 
     explicit Linear(const Node& node)
-        : w(node.matrix(1)), gelu(node.integer("gelu", 0) != 0),
+        : w(node.matrix(1, Integers ? 6 : 0)), gelu(node.integer("gelu", 0) != 0),
           norm(node.integer("norm", 0) != 0), epsilon(node.number("epsilon", 1e-5f)) {}
 
     void run(const Call& call) const {
@@ -217,21 +233,31 @@ struct Linear {
     }
 };
 
+template <bool Integers>
 struct Mlp {
-    static constexpr const char* kName = "Mlp";
-    static constexpr std::size_t kInputs = 7, kNeeded = 7;
+    static constexpr const char* kName = Integers ? "MlpInt8" : "Mlp";
+    static constexpr std::size_t kInputs = Integers ? 9 : 7;
+    static constexpr bool needed(std::size_t) { return true; }
+    static constexpr bool integer(std::size_t index) {
+        return Integers && (index == 3 || index == 5);
+    }
     MlpWeights weights;
     float epsilon;
 
     explicit Mlp(const Node& node)
-        : weights(made(node.constant(3), node.constant(5))),
+        : weights(made(node, node.constant(3), node.constant(5))),
           epsilon(node.number("epsilon", 1e-5f)) {}
 
-    static MlpWeights made(const Tensor& w1, const Tensor& w2) {
+    static MlpWeights made(const Node& node, const Tensor& w1, const Tensor& w2) {
         expect(w1.shape.size() == 2 && w2.shape.size() == 2 && w1.shape[0] == w2.shape[1] &&
                    w1.shape[1] == w2.shape[0],
                "w1 must be a matrix (K, H) and w2 one (H, K)");
-        return MlpWeights(w1.data, w2.data, small(w1.shape[0], "K"), small(w1.shape[1], "H"));
+        const int k = small(w1.shape[0], "K"), hidden = small(w1.shape[1], "H");
+        if constexpr (Integers)
+            return MlpWeights(w1.integers(), node.scales(7, hidden), w2.integers(),
+                              node.scales(8, k), k, hidden);
+        static_cast<void>(node);
+        return MlpWeights(w1.data, w2.data, k, hidden);
     }
 
     void run(const Call& call) const {
@@ -256,7 +282,9 @@ struct Image {
 
 struct DepthwiseConv {
     static constexpr const char* kName = "DepthwiseConv";
-    static constexpr std::size_t kInputs = 3, kNeeded = 3;
+    static constexpr std::size_t kInputs = 3;
+    static constexpr bool needed(std::size_t) { return true; }
+    static constexpr bool integer(std::size_t) { return false; }
 
     explicit DepthwiseConv(const Node&) {}
 
@@ -270,15 +298,21 @@ struct DepthwiseConv {
     }
 };
 
+template <bool Integers>
 struct MbConvNode {
-    static constexpr const char* kName = "MbConv";
-    static constexpr std::size_t kInputs = 7, kNeeded = 7;
+    static constexpr const char* kName = Integers ? "MbConvInt8" : "MbConv";
+    static constexpr std::size_t kInputs = Integers ? 9 : 7;
+    static constexpr bool needed(std::size_t) { return true; }
+    static constexpr bool integer(std::size_t index) {
+        return Integers && (index == 1 || index == 5);
+    }
     Packed w1, w3;
     int stride;
     bool residual;
 
     explicit MbConvNode(const Node& node)
-        : w1(node.matrix(1)), w3(node.matrix(5)), stride(node.integer("stride", 1)),
+        : w1(node.matrix(1, Integers ? 7 : 0)), w3(node.matrix(5, Integers ? 8 : 0)),
+          stride(node.integer("stride", 1)),
           residual(node.integer("residual", 0) != 0) {
         expect(stride == 1 || stride == 2, "stride must be 1 or 2");
         expect(w1.n == w3.k, "w1 and w3 do not fit each other");
@@ -304,7 +338,9 @@ struct MbConvNode {
 
 struct Attention {
     static constexpr const char* kName = "Attention";
-    static constexpr std::size_t kInputs = 5, kNeeded = 1;
+    static constexpr std::size_t kInputs = 5;
+    static constexpr bool needed(std::size_t index) { return index == 0; }
+    static constexpr bool integer(std::size_t) { return false; }
     AttentionShape shape;
 
     explicit Attention(const Node& node)
@@ -352,12 +388,14 @@ public:
     Entry() {
         name = [](const CustomOp*) { return Operator::kName; };
         execution_provider = [](const CustomOp*) -> const char* { return "CPUExecutionProvider"; };
-        input_type = [](const CustomOp*, std::size_t) { return ort::kTensorFloat; };
+        input_type = [](const CustomOp*, std::size_t index) {
+            return Operator::integer(index) ? ort::kTensorInt8 : ort::kTensorFloat;
+        };
         input_count = [](const CustomOp*) { return Operator::kInputs; };
         output_type = [](const CustomOp*, std::size_t) { return ort::kTensorFloat; };
         output_count = [](const CustomOp*) { return std::size_t{1}; };
         input_characteristic = [](const CustomOp*, std::size_t index) {
-            return index < Operator::kNeeded ? ort::kRequired : ort::kOptional;
+            return Operator::needed(index) ? ort::kRequired : ort::kOptional;
         };
         output_characteristic = [](const CustomOp*, std::size_t) { return ort::kRequired; };
         input_memory = [](const CustomOp*, std::size_t) { return 0; };
@@ -397,10 +435,13 @@ public:
 extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCustomOps(
     samrt::ort::SessionOptions* options, const samrt::ort::ApiBase* base) {
     using namespace samrt;
-    static const ops::Entry<ops::Linear> linear;
-    static const ops::Entry<ops::Mlp> mlp;
+    static const ops::Entry<ops::Linear<false>> linear;
+    static const ops::Entry<ops::Linear<true>> linear8;
+    static const ops::Entry<ops::Mlp<false>> mlp;
+    static const ops::Entry<ops::Mlp<true>> mlp8;
+    static const ops::Entry<ops::MbConvNode<false>> mbconv;
+    static const ops::Entry<ops::MbConvNode<true>> mbconv8;
     static const ops::Entry<ops::DepthwiseConv> depthwise;
-    static const ops::Entry<ops::MbConvNode> mbconv;
     static const ops::Entry<ops::Attention> attention;
     const ort::Api* api = base->get_api(ort::kApiVersion);
     if (api == nullptr) return nullptr;  // too old: its sessions will say that they lack the domain
@@ -411,14 +452,22 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
         if (auto* status = ort::call<ort::Status*>(api, ort::kCreateCustomOpDomain,
                                                    static_cast<const char*>("samrt"), &made))
             return status;
-        for (const ort::CustomOp* op :
-             {static_cast<const ort::CustomOp*>(&linear), static_cast<const ort::CustomOp*>(&mlp),
-              static_cast<const ort::CustomOp*>(&depthwise),
-              static_cast<const ort::CustomOp*>(&mbconv),
-              static_cast<const ort::CustomOp*>(&attention)})
+        const ort::CustomOp* const all[] = {&linear,  &linear8, &mlp,       &mlp8,
+                                            &mbconv, &mbconv8, &depthwise, &attention};
+        for (const ort::CustomOp* op : all)
             if (auto* status = ort::call<ort::Status*>(api, ort::kCustomOpDomainAdd, made, op))
                 return status;
         domain = made;
     }
     return ort::call<ort::Status*>(api, ort::kAddCustomOpDomain, options, domain);
+}
+
+// 1 where 8-bit products are faster than those of floats on this processor.
+extern "C" __attribute__((visibility("default"))) int samrt_ops_fast8() {
+    return samrt::ops::kernels().fast8 ? 1 : 0;
+}
+
+// The name of the instruction set in use.
+extern "C" __attribute__((visibility("default"))) const char* samrt_ops_kernels() {
+    return samrt::ops::kernels().name;
 }

@@ -55,6 +55,7 @@ struct ApiBase {
 };
 
 constexpr int kTensorFloat = 1;       // ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+constexpr int kTensorInt8 = 3;        // ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
 constexpr int kErrorFail = 1;         // ORT_FAIL
 constexpr int kErrorArgument = 2;     // ORT_INVALID_ARGUMENT
 constexpr int kRequired = 0;          // INPUT_OUTPUT_REQUIRED

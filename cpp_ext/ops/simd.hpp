@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef SAMRT_VNNI
+#include <immintrin.h>
+#endif
+
 namespace samrt::ops {
 namespace {
 
@@ -31,6 +35,17 @@ inline void store_part(float* to, Vec value, std::size_t n) {
     float lanes[kLanes];
     store(lanes, value);
     std::memcpy(to, lanes, n * sizeof(float));
+}
+
+// sum + the products of four unsigned with four signed bytes in every lane.
+SAMRT_INLINE IntVec dot4(IntVec sum, IntVec a, IntVec b) {
+#ifdef SAMRT_VNNI
+    return (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#else
+    for (int shift = 0; shift < 32; shift += 8)
+        sum += ((a >> shift) & 255) * ((b << (24 - shift)) >> 24);
+    return sum;
+#endif
 }
 
 SAMRT_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }

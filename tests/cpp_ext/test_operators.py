@@ -108,6 +108,57 @@ def test_mlp(rows: int, k: int, hidden: int) -> None:
     close(run("Mlp", [x, gamma, beta, w1, b1, w2, b2], epsilon=1e-6), expected)
 
 
+def by_integers(x: Any, weight: Any, scale: Any) -> NDArray[np.float64]:
+    """x @ (weight * scale) with every row of x rounded to 127 steps of its largest value."""
+    step = (np.abs(x).max(-1, keepdims=True) / np.float32(127)).astype(np.float32)
+    whole = np.rint(x / np.where(step > 0, step, 1))
+    out: NDArray[np.float64] = (whole @ weight.astype(np.float64)) * step * scale
+    return out
+
+
+def integers(rng: np.random.Generator, k: int, n: int) -> tuple[Any, F32]:
+    weight = rng.integers(-127, 128, (k, n)).astype(np.int8)
+    return weight, (rng.random(n) * k**-0.5 / 70).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rows", "k", "n"), [(1, 1, 1), (13, 7, 5), (97, 66, 33), (40, 300, 64)])
+def test_linear_int8(rows: int, k: int, n: int) -> None:
+    rng = np.random.default_rng(rows)
+    x, bias, more = noise(rng, 1, rows, k), noise(rng, n), noise(rng, 1, rows, n)
+    x[:, rows // 2] = 0
+    weight, scale = integers(rng, k, n)
+    expected = gelu(by_integers(x, weight, scale) + bias) + more
+    close(run("LinearInt8", [x, weight, bias, None, None, more, scale], gelu=1), expected, 1e-5)
+    gamma = noise(rng, k)
+    expected = by_integers(norm(x, gamma, None, 1e-2).astype(np.float32), weight, scale)
+    got = run("LinearInt8", [x, weight, None, gamma, None, None, scale], norm=1, epsilon=1e-2)
+    step = float(np.abs(expected).max()) / 40  # a value between two integers may go either way
+    assert float(np.abs(got - expected).max()) <= step
+
+
+def test_mlp_int8_is_close_to_floats() -> None:
+    rng = np.random.default_rng(5)
+    k, hidden = 64, 900
+    x, gamma, beta = noise(rng, 1, 70, k), noise(rng, k), noise(rng, k)
+    (w1, s1), (w2, s2) = integers(rng, k, hidden), integers(rng, hidden, k)
+    b1, b2 = noise(rng, hidden), noise(rng, k)
+    expected = run("Mlp", [x, gamma, beta, w1 * s1, b1, w2 * s2, b2]) - x
+    got = run("MlpInt8", [x, gamma, beta, w1, b1, w2, b2, s1, s2]) - x
+    off = float(np.sqrt(np.mean((got - expected) ** 2) / np.mean(expected**2)))
+    assert 1e-5 < off < 0.02
+
+
+def test_mbconv_int8_is_close_to_floats() -> None:
+    rng = np.random.default_rng(6)
+    x, wd = noise(rng, 1, 20, 33, 16), noise(rng, 9, 40)
+    (w1, s1), (w3, s3) = integers(rng, 16, 40), integers(rng, 40, 16)
+    b1, bd, b3 = noise(rng, 40), noise(rng, 40), noise(rng, 16)
+    expected = run("MbConv", [x, w1 * s1, b1, wd, bd, w3 * s3, b3], residual=1)
+    got = run("MbConvInt8", [x, w1, b1, wd, bd, w3, b3, s1, s3], residual=1)
+    off = float(np.sqrt(np.mean((got - expected) ** 2) / np.mean(expected**2)))
+    assert 1e-5 < off < 0.02
+
+
 def filtered(x: Any, weight: Any, bias: Any, stride: int) -> NDArray[np.float64]:
     """3 x 3 depthwise convolution of (1, H, W, C), zero padding."""
     padded = np.pad(x.astype(np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
@@ -256,12 +307,12 @@ def test_what_does_not_fit_is_an_error(
         run(op, values, **attributes)
 
 
-@pytest.mark.parametrize("table", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("table", ["baseline", "avx2", "avx512", "vnni"])
 def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = "test_linear or test_mlp or test_depthwise or test_mbconv or test_attention"
+    tests = "int8 or test_linear or test_mlp or test_depthwise or test_mbconv or test_attention"
     again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__]
     done = subprocess.run(
         [sys.executable, *again],
