@@ -2,7 +2,11 @@
 
 #if defined(__x86_64__)
 #pragma GCC push_options
+// GCC 12 warns about its own header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,prefer-vector-width=512")
+#define SAMRT_AVX512
 #define SAMRT_LANES 16
 #define SAMRT_ROWS 12
 #define SAMRT_NAME "avx512"
