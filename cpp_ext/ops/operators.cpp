@@ -1,4 +1,5 @@
 // The operators as ONNX Runtime sees them: shapes are checked, constants packed once.
+#include <atomic>
 #include <cstring>
 #include <exception>
 #include <limits>
@@ -180,8 +181,14 @@ public:
             }
             struct Work {
                 const std::function<void(std::size_t)>* body;
-                static void run(void* work, std::size_t unit) {
-                    (*static_cast<Work*>(work)->body)(unit);
+                std::atomic<bool> failed{false};
+                static void run(void* work, std::size_t unit) {  // on threads that are not ours
+                    auto* self = static_cast<Work*>(work);
+                    try {
+                        if (!self->failed) (*self->body)(unit);
+                    } catch (...) {
+                        self->failed = true;
+                    }
                 }
             } work{&body};
             check(api_, ort::call<ort::Status*>(
@@ -189,6 +196,7 @@ public:
                             static_cast<const ort::KernelContext*>(context_), &Work::run, units,
                             std::size_t{0}, static_cast<void*>(&work)),
                   "to run in parallel");
+            if (work.failed) throw std::runtime_error("there is not enough memory");
         };
     }
 
