@@ -43,9 +43,10 @@ struct Kernels {
                       const std::int8_t* packed, int k, int n, const float* row_scale,
                       const float* scale, const std::int32_t* sums, float* c,
                       std::ptrdiff_t c_stride, const Epilogue& then);
-    // (x - mean) / sqrt(var + epsilon) * gamma + beta of a row of n; beta may be null.
+    // (x - mean) / sqrt(var + epsilon) * gamma + beta of a row of n, then perhaps gelu; beta may be
+    // null; y may be x.
     void (*normalize)(const float* x, int n, const float* gamma, const float* beta, float epsilon,
-                      float* y);
+                      bool gelu, float* y);
     // One row of a softmax over a tile of n scores: bias (n, or null) is added; then with
     // m = max(*maximum, scores) they become e^(score - m), *maximum m, and the result is their sum.
     float (*softmax)(float* scores, const float* bias, int n, float* maximum);

@@ -280,7 +280,7 @@ void multiply8_packed(const std::uint8_t* a, std::ptrdiff_t stride, int rows,
 }
 
 void normalize_row(const float* x, int n, const float* gamma, const float* beta, float epsilon,
-                   float* y) {
+                   bool gelu, float* y) {
     const int whole = n / kLanes * kLanes;
     Vec total{};
     for (int i = 0; i < whole; i += kLanes) total += load(x + i);
@@ -298,10 +298,13 @@ void normalize_row(const float* x, int n, const float* gamma, const float* beta,
     for (int i = 0; i < whole; i += kLanes) {
         Vec value = (load(x + i) - mean) * factor * load(gamma + i);
         if (beta) value += load(beta + i);
-        store(y + i, value);
+        store(y + i, gelu ? gelu_of(value) : value);
     }
-    for (int i = whole; i < n; ++i)
-        y[i] = (x[i] - mean) * factor * gamma[i] + (beta ? beta[i] : 0.0f);
+    if (whole == n) return;
+    const std::size_t left = at(n - whole);
+    Vec value = (load_part(x + whole, left) - mean) * factor * load_part(gamma + whole, left);
+    if (beta) value += load_part(beta + whole, left);
+    store_part(y + whole, gelu ? gelu_of(value) : value, left);
 }
 
 // e^(score - top) in place; the sum.

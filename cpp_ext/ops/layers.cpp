@@ -68,7 +68,7 @@ void linear(const float* x, std::int64_t rows, const Packed& w, const Norm& norm
             float* normed = scratch.grow(size(block, w.k));
             for (int r = 0; r < count; ++r)
                 by.normalize(a + wide(r) * w.k, w.k, norm.gamma, norm.beta, norm.epsilon,
-                             normed + wide(r) * w.k);
+                             false, normed + wide(r) * w.k);
             a = normed;
         }
         Epilogue here = then;
@@ -117,7 +117,7 @@ void mlp(const float* x, std::int64_t rows, const Norm& norm, const MlpWeights& 
         float* normed = scratch.grow(size(block, k + widest));
         float* hidden = normed + size(block, k);
         for (int r = 0; r < count; ++r)
-            by.normalize(a + wide(r) * k, k, norm.gamma, norm.beta, norm.epsilon,
+            by.normalize(a + wide(r) * k, k, norm.gamma, norm.beta, norm.epsilon, false,
                          normed + wide(r) * k);
         for (const MlpWeights::Part& part : weights.parts()) {
             Epilogue first;

@@ -110,6 +110,21 @@ struct MbConv {
 void mbconv(const float* x, int height, int width, const MbConv& layer, float* y,
             const Parallel& parallel);
 
+// The end of SAM's mask decoder: transposed convolution by two, norm, gelu, transposed convolution by
+// two, gelu, product with the weights of each mask. Columns of a convolution's matrix: (row of the
+// 2 x 2 block, column, channel).
+struct UpscaleMasks {
+    const Packed *w1, *w2;  // (channels, 4 middle), (middle, 4 fine)
+    const float *b1, *b2;
+    Norm norm;  // over the middle channels
+    int height, width, masks;
+};
+
+// x (prompts, height * width, channels), hyper (prompts, masks, fine) to
+// y (prompts, masks, 4 height, 4 width).
+void upscale_masks(const float* x, const float* hyper, int prompts, const UpscaleMasks& layer,
+                   float* y, const Parallel& parallel);
+
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d
     int grid_h, grid_w;            // tokens

@@ -344,6 +344,45 @@ struct MbConvNode {
     }
 };
 
+struct UpscaleMasksNode {
+    static constexpr const char* kName = "UpscaleMasks";
+    static constexpr std::size_t kInputs = 8;
+    static constexpr bool needed(std::size_t) { return true; }
+    static constexpr bool integer(std::size_t) { return false; }
+    Packed w1, w2;
+    int height, width;
+    float epsilon;
+
+    explicit UpscaleMasksNode(const Node& node)
+        : w1(node.matrix(2)), w2(node.matrix(6)), height(node.integer("height", -1)),
+          width(node.integer("width", -1)), epsilon(node.number("epsilon", 1e-6f)) {
+        expect(height > 0 && width > 0 && height <= 4096 && width <= 4096,
+               "height and width must be 1 to 4096");
+        expect(w1.n == 4 * w2.k && w2.n % 4 == 0, "w1 and w2 do not fit each other");
+    }
+
+    void run(const Call& call) const {
+        const Tensor x = call.input(0), hyper = call.input(1);
+        expect(x.shape.size() == 3 && x.shape[1] == std::int64_t{height} * width &&
+                   x.shape[2] == w1.k,
+               "x must be (N, height * width, C)");
+        expect(hyper.shape.size() == 3 && hyper.shape[0] == x.shape[0] &&
+                   hyper.shape[2] == w2.n / 4,
+               "hyper must be (N, M, C)");
+        const int masks = small(hyper.shape[1], "M");
+        const UpscaleMasks layer{&w1, &w2,
+                                 call.vector(3, w1.n, "b1", true),
+                                 call.vector(7, w2.n, "b2", true),
+                                 Norm{call.vector(4, w2.k, "gamma", true),
+                                      call.vector(5, w2.k, "beta", true), epsilon},
+                                 height, width, masks};
+        float* y = call.output({x.shape[0], masks, 4 * std::int64_t{height},
+                                4 * std::int64_t{width}});
+        if (x.shape[0] > 0)
+            upscale_masks(x.data, hyper.data, small(x.shape[0], "N"), layer, y, call.parallel());
+    }
+};
+
 struct Attention {
     static constexpr const char* kName = "Attention";
     static constexpr std::size_t kInputs = 5;
@@ -451,6 +490,7 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
     static const ops::Entry<ops::MbConvNode<true>> mbconv8;
     static const ops::Entry<ops::DepthwiseConv> depthwise;
     static const ops::Entry<ops::Attention> attention;
+    static const ops::Entry<ops::UpscaleMasksNode> upscale;
     const ort::Api* api = base->get_api(ort::kApiVersion);
     if (api == nullptr) return nullptr;  // too old: its sessions will say that they lack the domain
     // The domain must outlive all sessions: it is never released.
@@ -461,7 +501,8 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
                                                    static_cast<const char*>("samrt"), &made))
             return status;
         const ort::CustomOp* const all[] = {&linear,  &linear8, &mlp,       &mlp8,
-                                            &mbconv, &mbconv8, &depthwise, &attention};
+                                            &mbconv, &mbconv8, &depthwise, &attention,
+                                            &upscale};
         for (const ort::CustomOp* op : all)
             if (auto* status = ort::call<ort::Status*>(api, ort::kCustomOpDomainAdd, made, op))
                 return status;

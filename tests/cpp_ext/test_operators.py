@@ -27,20 +27,21 @@ def noise(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> F32:
     return (rng.standard_normal(shape) * scale).astype(np.float32)
 
 
-def run(op: str, inputs: list[F32 | None], threads: int = 2, **attributes: Any) -> F32:
-    """One node; the first input is fed, the others are constants."""
+def run(
+    op: str, inputs: list[F32 | None], threads: int = 2, feed: int = 1, **attributes: Any
+) -> F32:
+    """One node; the first inputs are fed, the others are constants."""
     names = ["" if value is None else f"i{k}" for k, value in enumerate(inputs)]
-    first = inputs[0]
-    assert first is not None
+    fed = {f"i{k}": value for k, value in enumerate(inputs[:feed]) if value is not None}
     node = helper.make_node(op, names, ["y"], domain="samrt", **attributes)
     floats = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         [node], "g",
-        [helper.make_tensor_value_info("i0", floats, first.shape)],
+        [helper.make_tensor_value_info(k, floats, value.shape) for k, value in fed.items()],
         [helper.make_tensor_value_info("y", floats, None)],
         [
             onnx.numpy_helper.from_array(value, name)
-            for name, value in zip(names[1:], inputs[1:], strict=True)
+            for name, value in zip(names[feed:], inputs[feed:], strict=True)
             if value is not None
         ],
     )  # fmt: skip
@@ -53,7 +54,7 @@ def run(op: str, inputs: list[F32 | None], threads: int = 2, **attributes: Any) 
     options.log_severity_level = 4
     options.register_custom_ops_library(str(LIBRARY))
     session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    out: F32 = session.run(None, {"i0": first})[0]
+    out: F32 = session.run(None, fed)[0]
     return out
 
 
@@ -195,6 +196,25 @@ def test_mbconv(shape: tuple[int, int], kind: str) -> None:
     close(got, expected)
 
 
+@pytest.mark.parametrize(("high", "wide", "masks"), [(1, 1, 1), (3, 5, 4), (2, 50, 3)])
+def test_upscale_masks(high: int, wide: int, masks: int) -> None:
+    rng = np.random.default_rng(high)
+    n, c, middle, fine = 2, 24, 20, 6
+    x, hyper = noise(rng, n, high * wide, c), noise(rng, n, masks, fine)
+    w1, b1 = noise(rng, c, 4 * middle, scale=0.2), noise(rng, 4 * middle)
+    w2, b2 = noise(rng, middle, 4 * fine, scale=0.2), noise(rng, 4 * fine)
+    gamma, beta = noise(rng, middle), noise(rng, middle)
+    y = (x @ w1.astype(np.float64) + b1).reshape(n, high, wide, 2, 2, middle)
+    y = gelu(norm(y, gamma, beta, 1e-6)) @ w2.astype(np.float64) + b2
+    y = gelu(y.reshape(n, high, wide, 2, 2, 2, 2, fine))
+    # rows: token, first block, second block; columns likewise
+    y = y.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, 4 * high * 4 * wide, fine)
+    expected = (hyper @ y.transpose(0, 2, 1)).reshape(n, masks, 4 * high, 4 * wide)
+    got = run("UpscaleMasks", [x, hyper, w1, b1, gamma, beta, w2, b2], feed=2, height=high,
+              width=wide, epsilon=1e-6)  # fmt: skip
+    close(got, expected)
+
+
 def attention(
     qkv: F32, heads: int, grid: tuple[int, int], window: tuple[int, int], query_bias: Any,
     rows: Any, columns: Any, bias: Any,
@@ -312,7 +332,7 @@ def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = "int8 or test_linear or test_mlp or test_depthwise or test_mbconv or test_attention"
+    tests = "upscale or int8 or linear or mlp or depthwise or mbconv or test_attention"
     again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__]
     done = subprocess.run(
         [sys.executable, *again],
