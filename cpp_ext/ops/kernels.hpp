@@ -54,6 +54,8 @@ struct Kernels {
     // `across` are read; space: rows * columns + lanes floats.
     float (*softmax_relative)(float* scores, const float* down, int rows, const float* across,
                               int columns, float* space, float* maximum);
+    // Softmax down each column of each group of `count` rows; tile (groups * count, columns).
+    void (*softmax_down)(float* tile, int groups, int count, int columns);
     // y = x * factor; x may be y.
     void (*scale)(const float* x, float factor, int n, float* y);
     // y = x + z; y may be x.

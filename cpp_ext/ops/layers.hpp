@@ -125,6 +125,22 @@ struct UpscaleMasks {
 void upscale_masks(const float* x, const float* hyper, int prompts, const UpscaleMasks& layer,
                    float* y, const Parallel& parallel);
 
+// Image positions attend to tokens and are normalised: SAM's "image to token" attention behind its
+// products. Scores (heads, tokens, positions) become weights over the tokens of each head; `more`
+// rows (more, positions) are weights as they are.
+struct ImageUpdate {
+    int heads, tokens, more, positions, channels;
+    Norm norm;
+    const float* codes;  // (positions, channels)
+};
+
+// image (1 or prompts, positions, channels), scores (prompts, heads * tokens, positions), rows
+// (prompts, more, positions), values (prompts, heads * tokens + more, channels);
+// y = norm(image + weights^T values), coded = y + codes, both (prompts, positions, channels).
+void image_update(const float* image, bool shared, const float* scores, const float* rows,
+                  const float* values, int prompts, const ImageUpdate& layer, float* y,
+                  float* coded, const Parallel& parallel);
+
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d
     int grid_h, grid_w;            // tokens

@@ -28,17 +28,23 @@ def noise(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> F32:
 
 
 def run(
-    op: str, inputs: list[F32 | None], threads: int = 2, feed: int = 1, **attributes: Any
+    op: str,
+    inputs: list[F32 | None],
+    threads: int = 2,
+    feed: int = 1,
+    result: int = 0,
+    **attributes: Any,
 ) -> F32:
     """One node; the first inputs are fed, the others are constants."""
     names = ["" if value is None else f"i{k}" for k, value in enumerate(inputs)]
     fed = {f"i{k}": value for k, value in enumerate(inputs[:feed]) if value is not None}
-    node = helper.make_node(op, names, ["y"], domain="samrt", **attributes)
+    outputs = ["y"] if op != "ImageUpdate" else ["y", "z"]
+    node = helper.make_node(op, names, outputs, domain="samrt", **attributes)
     floats = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         [node], "g",
         [helper.make_tensor_value_info(k, floats, value.shape) for k, value in fed.items()],
-        [helper.make_tensor_value_info("y", floats, None)],
+        [helper.make_tensor_value_info(k, floats, None) for k in outputs],
         [
             onnx.numpy_helper.from_array(value, name)
             for name, value in zip(names[feed:], inputs[feed:], strict=True)
@@ -54,7 +60,7 @@ def run(
     options.log_severity_level = 4
     options.register_custom_ops_library(str(LIBRARY))
     session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    out: F32 = session.run(None, fed)[0]
+    out: F32 = session.run(None, fed)[result]
     return out
 
 
@@ -215,6 +221,27 @@ def test_upscale_masks(high: int, wide: int, masks: int) -> None:
     close(got, expected)
 
 
+@pytest.mark.parametrize(("prompts", "tokens", "more"), [(1, 1, 0), (2, 7, 0), (3, 7, 17)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_image_update(prompts: int, tokens: int, more: int, shared: bool) -> None:
+    rng = np.random.default_rng(tokens)
+    heads, places, c = 4, 200, 40
+    image = noise(rng, 1 if shared else prompts, places, c)
+    scores = noise(rng, prompts, heads * tokens, places, scale=4)
+    values, codes = noise(rng, prompts, heads * tokens + more, c), noise(rng, 1, places, c)
+    gamma, beta = noise(rng, c), noise(rng, c)
+    rows = noise(rng, prompts, more, places) if more else None
+    split = np.exp(scores.astype(np.float64)).reshape(prompts, heads, tokens, places)
+    weights = (split / split.sum(2, keepdims=True)).reshape(scores.shape)
+    if rows is not None:
+        weights = np.concatenate([weights, rows], 1)
+    expected = norm(image + weights.transpose(0, 2, 1) @ values, gamma, beta, 1e-5)
+    inputs = [image, scores, values, codes, gamma, beta, rows]
+    kind = {"feed": 3, "heads": heads, "epsilon": 1e-5}
+    close(run("ImageUpdate", inputs, **kind), expected)
+    close(run("ImageUpdate", inputs, result=1, **kind), expected + codes)
+
+
 def attention(
     qkv: F32, heads: int, grid: tuple[int, int], window: tuple[int, int], query_bias: Any,
     rows: Any, columns: Any, bias: Any,
@@ -332,7 +359,7 @@ def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = "upscale or int8 or linear or mlp or depthwise or mbconv or test_attention"
+    tests = "image or upscale or int8 or linear or mlp or depthwise or mbconv or test_attention"
     again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__]
     done = subprocess.run(
         [sys.executable, *again],
