@@ -8,6 +8,7 @@
 
 #include "bindings_checks.hpp"
 #include "bindings_masks.hpp"
+#include "samrt/mask_runs.hpp"
 #include "samrt/pool.hpp"
 #include "samrt/postprocess.hpp"
 #include "samrt/preprocess.hpp"
@@ -248,6 +249,50 @@ py::array stability(const py::object& value, double threshold, double offset) {
     return std::move(out);
 }
 
+// Stability, areas, boxes and run lengths; None where a mask is not stable enough.
+py::tuple mask_runs(const py::object& value, const Size& frame, const Size& crop,
+                    const Size& out_size, const std::string& interpolation, double threshold,
+                    double inner, double outer, bool probability, double min_stability,
+                    std::int64_t threads) {
+    const py::array logits = logits_array(value);
+    const samrt::MaskPlan plan = mask_plan(logits, frame, crop, out_size, interpolation);
+    if (out_size.first * out_size.second > kMaxSamples)
+        throw py::value_error("out has more than " + std::to_string(kMaxSamples) + " samples");
+    check_finite(threshold, "threshold");
+    if (!(check_finite(outer, "outer") <= threshold && threshold <= check_finite(inner, "inner")))
+        throw py::value_error("outer <= threshold <= inner must hold, got " +
+                              std::to_string(outer) + ", " + std::to_string(threshold) + ", " +
+                              std::to_string(inner));
+    check_finite(min_stability, "min_stability");
+    const int team = check_threads(threads);
+    const float* source = static_cast<const float*>(logits.data());
+    std::vector<samrt::MaskRuns> found(static_cast<std::size_t>(plan.count));
+    {
+        const NoGil release;
+        const samrt::MaskLevels levels{static_cast<float>(threshold), static_cast<float>(inner),
+                                       static_cast<float>(outer)};
+        samrt::mask_runs(source, plan, levels, probability, static_cast<float>(min_stability),
+                         team, found.data());
+    }
+    py::array_t<float> stabilities(plan.count);
+    py::array_t<std::int64_t> areas(plan.count);
+    py::array_t<std::int64_t> boxes({py::ssize_t{plan.count}, py::ssize_t{4}});
+    float* stability = stabilities.mutable_data();
+    std::int64_t *area = areas.mutable_data(), *box = boxes.mutable_data();
+    py::list runs;
+    for (const samrt::MaskRuns& mask : found) {
+        *stability++ = mask.stability;
+        *area++ = mask.stats.area;
+        *box++ = mask.stats.x0, *box++ = mask.stats.y0;
+        *box++ = mask.stats.x1, *box++ = mask.stats.y1;
+        if (mask.counts.empty())
+            runs.append(py::none());
+        else
+            runs.append(counts_array(mask.counts));
+    }
+    return py::make_tuple(stabilities, areas, boxes, runs);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -295,6 +340,9 @@ PYBIND11_MODULE(_native, m) {
           arg("crop"), arg("out"), arg("interpolation"), arg("threshold"), arg("probability"),
           arg("threads"));
     m.def("stability", stability, arg("logits"), arg("threshold"), arg("offset"));
+    m.def("mask_runs", mask_runs, arg("logits"), py::kw_only(), arg("frame"), arg("crop"),
+          arg("out"), arg("interpolation"), arg("threshold"), arg("inner"), arg("outer"),
+          arg("probability"), arg("min_stability"), arg("threads"));
     add_mask_functions(m);
     m.def("instruction_set", [] { return std::string(samrt::row_kernels().name); });
     m.def("select_instruction_set", samrt::select_row_kernels, arg("name"));

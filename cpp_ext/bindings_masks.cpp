@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bindings_checks.hpp"
+#include "samrt/mask_runs.hpp"
 #include "samrt/masks.hpp"
 #include "samrt/rle.hpp"
 
@@ -44,12 +45,6 @@ py::tuple mask_stats(const py::object& value) {
     return py::make_tuple(areas, boxes);
 }
 
-py::array counts_array(const std::vector<std::uint32_t>& counts) {
-    py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(counts.size()));
-    std::copy(counts.begin(), counts.end(), out.mutable_data());
-    return std::move(out);
-}
-
 py::array checked_counts(const py::object& value) {
     py::array counts = as_array(value, "counts");
     check_rank(counts, "counts", 1, "(N,)");
@@ -68,22 +63,76 @@ py::array rle_encode(const py::object& value) {
     return counts_array(counts);
 }
 
-py::array rle_decode(const py::object& value, const Size& size) {
-    const py::array counts = checked_counts(value);
-    const auto [height, width] = check_size(size, "size");
+samrt::MaskShape mask_shape(const Size& size, const std::string& name) {
+    const auto [height, width] = check_size(size, name);
     if (size.first * size.second > kMaxSamples)
-        throw py::value_error("size has more than " + std::to_string(kMaxSamples) + " samples");
-    const auto n = static_cast<std::size_t>(counts.size());
+        throw py::value_error(name + " has more than " + std::to_string(kMaxSamples) + " samples");
+    return {height, width};
+}
+
+// Before a large array is made.
+void check_sum(const py::array& counts, const Size& size) {
     const auto* source = static_cast<const std::uint32_t*>(counts.data());
-    std::uint64_t total = 0;  // checked before a large array is made
-    for (std::size_t i = 0; i < n; ++i) total += source[i];
+    std::uint64_t total = 0;
+    for (py::ssize_t i = 0; i < counts.size(); ++i) total += source[i];
     if (total != static_cast<std::uint64_t>(size.first * size.second))
         throw py::value_error("counts sum to " + std::to_string(total) +
                               " samples; expected height * width = " +
                               std::to_string(size.first * size.second));
-    py::array_t<bool> out({height, width});
+}
+
+py::array place_runs(const py::object& value, const Size& size, const Size& at,
+                     const Size& whole) {
+    const py::array counts = checked_counts(value);
+    const samrt::MaskShape part = mask_shape(size, "size"), all = mask_shape(whole, "whole");
+    check_sum(counts, size);
+    if (at.first < 0 || at.second < 0 || at.first > whole.first - size.first ||
+        at.second > whole.second - size.second)
+        throw py::value_error("a part of size (" + std::to_string(size.first) + ", " +
+                              std::to_string(size.second) + ") at (" + std::to_string(at.first) +
+                              ", " + std::to_string(at.second) + ") must lie within whole (" +
+                              std::to_string(whole.first) + ", " + std::to_string(whole.second) +
+                              ")");
+    std::vector<std::uint32_t> moved;
+    {
+        const NoGil release;
+        moved = samrt::place_runs(static_cast<const std::uint32_t*>(counts.data()),
+                                  static_cast<std::size_t>(counts.size()), part,
+                                  static_cast<int>(at.first), static_cast<int>(at.second), all);
+    }
+    return counts_array(moved);
+}
+
+py::array box_nms(const py::object& box_value, const py::object& score_value, double threshold) {
+    const py::array boxes = as_array(box_value, "boxes"), scores = as_array(score_value, "scores");
+    check_rank(boxes, "boxes", 2, "(N, 4)");
+    check_rank(scores, "scores", 1, "(N,)");
+    const float* corners = samples<float>(boxes, "boxes");
+    const float* ranks = samples<float>(scores, "scores");
+    if (boxes.shape(1) != 4 || boxes.shape(0) != scores.shape(0))
+        throw py::value_error("boxes must be (N, 4) and scores (N,), got " + shape_text(boxes) +
+                              " and " + shape_text(scores));
+    check_finite(threshold, "threshold");
+    for (py::ssize_t i = 0; i < boxes.size(); ++i) check_finite(corners[i], "boxes");
+    for (py::ssize_t i = 0; i < scores.size(); ++i) check_finite(ranks[i], "scores");
+    std::vector<std::int64_t> kept;
+    {
+        const NoGil release;
+        kept = samrt::box_nms(corners, ranks, static_cast<std::size_t>(scores.size()), threshold);
+    }
+    py::array_t<std::int64_t> out(static_cast<py::ssize_t>(kept.size()));
+    std::copy(kept.begin(), kept.end(), out.mutable_data());
+    return std::move(out);
+}
+
+py::array rle_decode(const py::object& value, const Size& size) {
+    const py::array counts = checked_counts(value);
+    const samrt::MaskShape shape = mask_shape(size, "size");
+    check_sum(counts, size);
+    const auto n = static_cast<std::size_t>(counts.size());
+    const auto* source = static_cast<const std::uint32_t*>(counts.data());
+    py::array_t<bool> out({shape.height, shape.width});
     auto* target = reinterpret_cast<std::uint8_t*>(out.mutable_data());
-    const samrt::MaskShape shape{height, width};
     const NoGil release;
     samrt::rle_decode(source, n, shape, target);
     return std::move(out);
@@ -154,6 +203,12 @@ py::list mask_polygons(const py::object& value) {
 
 }  // namespace
 
+py::array counts_array(const std::vector<std::uint32_t>& counts) {
+    py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(counts.size()));
+    std::copy(counts.begin(), counts.end(), out.mutable_data());
+    return std::move(out);
+}
+
 void add_mask_functions(py::module_& m) {
     using py::arg;
     m.def("mask_stats", mask_stats, arg("mask"));
@@ -165,6 +220,8 @@ void add_mask_functions(py::module_& m) {
     m.def("remove_small_regions", remove_small_regions, arg("mask"), arg("min_area"),
           arg("mode"));
     m.def("mask_polygons", mask_polygons, arg("mask"));
+    m.def("place_runs", place_runs, arg("counts"), arg("size"), arg("at"), arg("whole"));
+    m.def("box_nms", box_nms, arg("boxes"), arg("scores"), arg("threshold"));
 }
 
 }  // namespace samrt_py

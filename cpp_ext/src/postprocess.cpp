@@ -2,88 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "samrt/rows.hpp"
-#include "upscaler.hpp"
+#include "thresholding.hpp"
 
 namespace samrt {
 namespace {
 
 std::size_t at(int index) { return static_cast<std::size_t>(index); }
-
-// A part of an output row that is treated alike.
-struct Segment {
-    std::size_t from, size;
-    std::uint8_t fill;
-};
-
-void find_segments(const std::uint8_t* fill, const Tile& tile, std::vector<Segment>& segments) {
-    const int n = stretches(tile);
-    segments.clear();
-    for (int i = 0, end = 0; i < n; i = end) {
-        while (end < n && fill[end] == fill[i]) ++end;
-        const std::size_t from = at(i * kStretch);
-        segments.push_back({from, at(std::min(end * kStretch, tile.columns())) - from, fill[i]});
-    }
-}
-
-// One output row of a tile: decided segments are filled, the others computed.
-void threshold_row(const float* const* rows, const float* weight, int taps, float threshold,
-                   const std::vector<Segment>& segments, std::uint8_t* target) {
-    for (const Segment& segment : segments) {
-        if (segment.fill != kMixed) {
-            std::memset(target + segment.from, segment.fill, segment.size);
-            continue;
-        }
-        const float* part[kStencil];
-        for (int k = 0; k < taps; ++k) part[k] = rows[k] + segment.from;
-        row_kernels().blend_above(part, weight, taps, segment.size, threshold,
-                                  target + segment.from);
-    }
-}
-
-// `target` is the tile's first sample in the output map.
-void threshold_tile(const Upscaler& upscaler, const Tile& tile, float threshold, bool shortcut,
-                    std::size_t stride, TileScratch& scratch, std::uint8_t* target) {
-    const Stencil& vertical = upscaler.vertical();
-    std::vector<Segment> segments{{0, at(tile.columns()), kMixed}};
-    upscaler.load(tile, scratch);
-    if (shortcut) {
-        upscaler.find_bounds(tile, scratch);
-        upscaler.decide(tile, threshold, scratch);
-    }
-    upscaler.stretch(tile, shortcut, scratch);
-    int group = -1;
-    for (int y = tile.row; y < tile.row_end; ++y, target += stride) {
-        if (shortcut && upscaler.group(y) != group) {
-            group = upscaler.group(y);
-            find_segments(scratch.fill.data() +
-                              at((group - upscaler.group(tile.row)) * stretches(tile)),
-                          tile, segments);
-        }
-        const float* rows[kStencil];
-        upscaler.sources(y, tile, scratch, rows);
-        threshold_row(rows, vertical.weight(y), vertical.taps(), threshold, segments, target);
-    }
-}
-
-bool all_finite(const float* values, std::size_t n) {
-    for (std::size_t from = 0; from < n; from += 4096) {
-        const std::size_t end = std::min(from + 4096, n);
-        std::int32_t odd = 0;  // counted, so that the loop has no way out and can be vectorised
-        for (std::size_t i = from; i < end; ++i) odd += !(std::fabs(values[i]) <= 1e30f);
-        if (odd != 0) return false;
-    }
-    return true;
-}
-
-std::vector<float> logistic(const float* logits, std::size_t n) {
-    std::vector<float> values(n);
-    for (std::size_t i = 0; i < n; ++i) values[i] = 1.0f / (1.0f + std::exp(-logits[i]));
-    return values;
-}
 
 }  // namespace
 
@@ -116,7 +43,13 @@ void masks_from_logits(const float* logits, const MaskPlan& plan, float threshol
         const std::size_t stride = at(plan.out_width);
         std::uint8_t* out = target + at(tile.mask) * plan.out_size() + at(tile.row) * stride +
                             at(tile.column);
-        threshold_tile(upscaler, tile, threshold, shortcut, stride, scratch, out);
+        threshold_tile(
+            upscaler, tile, {threshold, threshold}, shortcut, stride, scratch, out,
+            [](const Segment&) {},
+            [&](const float* const* rows, const float* weight, int taps, const Segment& segment,
+                std::uint8_t* bytes) {
+                row_kernels().blend_above(rows, weight, taps, segment.size, threshold, bytes);
+            });
     });
 }
 

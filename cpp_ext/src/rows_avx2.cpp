@@ -62,6 +62,7 @@ const RowKernels& avx2_rows() {
         blend_plain,
         blend_fused_plain,
         blend_above_avx2,
+        blend_levels_plain,
         float_range_avx2,
         spline_block,
     };

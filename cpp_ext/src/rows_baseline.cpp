@@ -35,6 +35,7 @@ const RowKernels& baseline_rows() {
         blend_plain,
         blend_fused_plain,
         blend_above_plain,
+        blend_levels_plain,
         float_range_plain,
         spline_block,
     };

@@ -286,6 +286,28 @@ inline void blend_above_plain(const float* const* rows, const float* weight, int
     }
 }
 
+inline void blend_levels_plain(const float* const* rows, const float* weight, int taps,
+                               std::size_t n, const float* levels, std::uint8_t* target,
+                               std::int64_t* counts) {
+    constexpr std::size_t kChunk = 256;
+    float sum[kChunk];
+    const float* at[kStencil];
+    const float threshold = levels[0], inner = levels[1], outer = levels[2];
+    for (std::size_t from = 0; from < n; from += kChunk) {
+        const std::size_t size = n - from < kChunk ? n - from : kChunk;
+        for (int k = 0; k < taps; ++k) at[k] = rows[k] + from;
+        blend_plain(at, weight, taps, size, sum);
+        std::int32_t above_inner = 0, above_outer = 0;
+        for (std::size_t i = 0; i < size; ++i) {
+            above_inner += sum[i] > inner;
+            above_outer += sum[i] > outer;
+        }
+        for (std::size_t i = 0; i < size; ++i) target[from + i] = sum[i] > threshold;
+        counts[0] += above_inner;
+        counts[1] += above_outer;
+    }
+}
+
 inline void float_range_plain(const float* source, std::size_t n, float* low, float* high) {
     float smallest = source[0], largest = source[0];
     for (std::size_t i = 1; i < n; ++i) {

@@ -59,6 +59,13 @@ void Upscaler::for_tiles(const float* logits, int threads,
     });
 }
 
+void Upscaler::for_tiles_of(const float* logits,
+                            const std::function<void(const Tile&)>& body) const {
+    for (int column = 0; column < plan_.out_width; column += kTileColumns)
+        body({logits, 0, 0, plan_.out_height, column,
+              std::min(column + kTileColumns, plan_.out_width)});
+}
+
 void Upscaler::load(const Tile& tile, TileScratch& scratch) const {
     const int first = y_.lowest(tile.row, tile.row_end);
     const int last = y_.highest(tile.row, tile.row_end);
@@ -123,7 +130,7 @@ void Upscaler::find_bounds(const Tile& tile, TileScratch& scratch) const {
     }
 }
 
-void Upscaler::decide(const Tile& tile, float threshold, TileScratch& scratch) const {
+void Upscaler::decide(const Tile& tile, float lower, float upper, TileScratch& scratch) const {
     const std::size_t n = at(stretches(tile));
     const int first_group = group(tile.row), last_group = group(tile.row_end - 1);
     scratch.needed.assign(at(scratch.row_blocks) * n, 0);
@@ -152,7 +159,7 @@ void Upscaler::decide(const Tile& tile, float threshold, TileScratch& scratch) c
             }
         std::uint8_t* fill = scratch.fill.data() + at(g - first_group) * n;
         for (std::size_t i = 0; i < n; ++i) {
-            const int above = low[i] > threshold, below = high[i] <= threshold;
+            const int above = low[i] > upper, below = high[i] <= lower;
             fill[i] = static_cast<std::uint8_t>(above + kMixed * (1 - above - below));
         }
         for (int k = 0; k < y_.taps(); ++k) {

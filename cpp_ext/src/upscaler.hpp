@@ -46,11 +46,15 @@ public:
     void for_tiles(const float* logits, int threads,
                    const std::function<void(const Tile&, TileScratch&)>& body) const;
 
+    // The same for one map, on the calling thread; a tile has all rows.
+    void for_tiles_of(const float* logits, const std::function<void(const Tile&)>& body) const;
+
     // The steps of making a tile, in this order; the middle two are optional.
     void load(const Tile& tile, TileScratch& scratch) const;
     void find_bounds(const Tile& tile, TileScratch& scratch) const;
-    // Decides, where bounds allow, what the mask is without computing it.
-    void decide(const Tile& tile, float threshold, TileScratch& scratch) const;
+    // Decides, where bounds allow, that all samples are above `upper` (1) or none is above `lower`
+    // (0) without computing them. A mask is cut with both the same.
+    void decide(const Tile& tile, float lower, float upper, TileScratch& scratch) const;
     // Stretches the rows: all, or where `decide` found that they are needed.
     void stretch(const Tile& tile, bool only_needed, TileScratch& scratch) const;
 

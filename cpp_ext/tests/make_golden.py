@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt import reference
+from samrt import reference, reference_runs
 from samrt.reference_resize import resize_exactly
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -164,6 +164,11 @@ def regions(out: Writer, rng: np.random.Generator) -> None:
         for mode in ("holes", "islands"):
             kept, changed = reference.remove_small_regions(mask, 6.0, mode)
             out.case("small", *mask.shape, 6.0, mode == "holes", mask, kept, changed)
+        edges = [int(n) for n in rng.integers(0, 4, 4)]
+        place = (edges[0], edges[1])
+        whole = (mask.shape[0] + edges[0] + edges[2], mask.shape[1] + edges[1] + edges[3])
+        moved = reference_runs.place_runs(counts, mask.shape, place, whole)
+        out.case("placed", *mask.shape, *place, *whole, counts, moved)
         polygons = reference.mask_polygons(mask)
         lengths = [[len(rings), *map(len, rings)] for rings in polygons]
         points = [ring for rings in polygons for ring in rings] or [np.zeros((0, 2))]
@@ -174,6 +179,17 @@ def regions(out: Writer, rng: np.random.Generator) -> None:
         )  # fmt: skip
 
 
+def suppression(out: Writer, rng: np.random.Generator) -> None:
+    """Boxes with many equal scores, some without area."""
+    for count in (1, 7, 300):
+        corners = rng.integers(0, 25, (count, 2, 2)).astype(np.float32)
+        boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+        scores = rng.integers(0, 6, count).astype(np.float32)
+        for threshold in (0.0, 0.4, 0.8, 1.0):
+            kept = reference_runs.box_nms(boxes, scores, threshold)
+            out.case("nms", threshold, boxes, scores, kept)
+
+
 def main() -> None:
     """Write every case to the file that is named on the command line."""
     rng = np.random.default_rng(2024)
@@ -181,6 +197,7 @@ def main() -> None:
     images(out, rng)
     logits(out, rng)
     regions(out, rng)
+    suppression(out, rng)
     out.case("end")
     path = Path(sys.argv[1])
     path.parent.mkdir(parents=True, exist_ok=True)

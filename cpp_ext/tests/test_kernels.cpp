@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "samrt/mask_runs.hpp"
 #include "samrt/masks.hpp"
 #include "samrt/parallel.hpp"
 #include "samrt/pool.hpp"
@@ -140,6 +141,33 @@ bool check_window(Reader& in, int threads) {
     return bytes == in.array<std::uint8_t>() && right;
 }
 
+// Run lengths, figures and stability straight from the logits, against the upscaled floats.
+bool runs_agree(const float* logits, const MaskPlan& plan, int threads,
+                const std::vector<float>& full) {
+    const MaskLevels levels{0.2f, 1.3f, -0.9f};
+    const MaskShape shape{plan.out_height, plan.out_width};
+    std::vector<MaskRuns> found(static_cast<std::size_t>(plan.count));
+    mask_runs(logits, plan, levels, false, -1.0f, threads, found.data());
+    bool right = true;
+    for (std::size_t m = 0; m < found.size(); ++m) {
+        const float* values = full.data() + m * plan.out_size();
+        Bytes mask(plan.out_size());
+        double inner = 0.0, outer = 0.0;
+        for (std::size_t i = 0; i < mask.size(); ++i) {
+            mask[i] = values[i] > levels.threshold;
+            inner += values[i] > levels.inner;
+            outer += values[i] > levels.outer;
+        }
+        const float expected = outer == 0.0 ? 0.0f : static_cast<float>(inner / outer);
+        right &= found[m].stability == expected;
+        right &= found[m].counts == rle_encode(mask.data(), shape);
+        right &= found[m].stats.area == mask_stats(mask.data(), shape).area;
+    }
+    mask_runs(logits, plan, levels, false, 2.0f, threads, found.data());
+    for (const MaskRuns& none : found) right &= none.counts.empty() || none.stability >= 2.0f;
+    return right;
+}
+
 bool check_logits(Reader& in, int threads) {
     MaskPlan plan;
     plan.interpolation = parse_upscaling(in.text());
@@ -157,6 +185,7 @@ bool check_logits(Reader& in, int threads) {
         masks_from_logits(logits.data(), plan, threshold, false, threads, masks.data());
         for (std::size_t i = 0; i < got.size(); ++i) right &= masks[i] == (got[i] > threshold);
     }
+    right &= runs_agree(logits.data(), plan, threads, got);
     std::vector<float> scores(static_cast<std::size_t>(plan.count));
     stability(logits.data(), plan.count, plan.low_size(), 0.25, 0.5, scores.data());
     return right && scores == stable;
@@ -217,6 +246,22 @@ bool check_polygons(Reader& in) {
     return lengths == expected_lengths && points == expected_points;
 }
 
+bool check_placed(Reader& in) {
+    const int height = in.integer(), width = in.integer();
+    const int row = in.integer(), column = in.integer();
+    const int whole_height = in.integer(), whole_width = in.integer();
+    const auto counts = in.array<std::uint32_t>(), expected = in.array<std::uint32_t>();
+    return place_runs(counts.data(), counts.size(), {height, width}, row, column,
+                      {whole_height, whole_width}) == expected;
+}
+
+bool check_nms(Reader& in) {
+    const double threshold = in.number();
+    const auto boxes = in.array<float>(), scores = in.array<float>();
+    return box_nms(boxes.data(), scores.data(), scores.size(), threshold) ==
+           in.array<std::int64_t>();
+}
+
 bool check(const std::string& name, Reader& in, int threads) {
     if (name == "resize") return check_resize(in, threads, true);
     if (name == "resize_float") return check_resize(in, threads, false);
@@ -227,6 +272,8 @@ bool check(const std::string& name, Reader& in, int threads) {
     if (name == "components") return check_components(in);
     if (name == "small") return check_small(in);
     if (name == "polygons") return check_polygons(in);
+    if (name == "placed") return check_placed(in);
+    if (name == "nms") return check_nms(in);
     throw std::runtime_error("unknown case '" + name + "'");
 }
 

@@ -80,6 +80,10 @@ struct RowKernels {
     // The same sum compared: target[i] = sum > threshold, 0 or 1. taps <= kStencil.
     void (*blend_above)(const float* const* rows, const float* weight, int taps, std::size_t n,
                         float threshold, std::uint8_t* target);
+    // The same sum compared with levels[0] for the target; counts[0] and counts[1] grow by the
+    // number of sums above levels[1] and levels[2]. taps <= kStencil.
+    void (*blend_levels)(const float* const* rows, const float* weight, int taps, std::size_t n,
+                         const float* levels, std::uint8_t* target, std::int64_t* counts);
     // Smallest and largest of n >= 1 floats without NaN.
     void (*float_range)(const float* source, std::size_t n, float* low, float* high);
 
