@@ -1,0 +1,1 @@
+"""Reports of evaluations: Markdown tables and one self-contained HTML page."""
