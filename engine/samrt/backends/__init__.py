@@ -10,11 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 
-from samrt.backends._requirements import missing_requirements
+from samrt.backends._requirements import installed_version, missing_requirements
 from samrt.backends.base import Backend
 from samrt.errors import BackendUnavailableError, OptionError
 
-__all__ = ["BackendInfo", "BackendRow", "available_backends", "get_backend", "register_backend"]
+__all__ = [
+    "BackendInfo",
+    "BackendRow",
+    "available_backends",
+    "backend_version",
+    "first_available",
+    "get_backend",
+    "register_backend",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +74,32 @@ def available_backends() -> list[BackendInfo]:
     return found
 
 
+def backend_version(name: str) -> str | None:
+    """Version of the first distribution that a backend needs; ``None`` if it is not installed.
+
+    Read from its metadata: the runtime is not imported.
+    """
+    return installed_version(_ROWS[name].distributions[0])
+
+
+def first_available() -> str:
+    """Name of the first backend whose requirements are met.
+
+    Raises:
+        BackendUnavailableError: there is none; what each lacks is listed.
+    """
+    known = available_backends()
+    for info in known:
+        if info.available:
+            return info.name
+    raise _unavailable(known)
+
+
 def get_backend(name: str = "auto") -> Backend:
     """Return a backend by name; ``"auto"`` takes the first one whose requirements are met.
+
+    What :func:`samrt.load` takes for ``"auto"`` also depends on measurements, see
+    :mod:`samrt.backends.choice`.
 
     Raises:
         OptionError: no backend has that name; the known names are listed.
@@ -83,10 +115,15 @@ def get_backend(name: str = "auto") -> Backend:
     for info in known:
         if info.available:
             return _create(_ROWS[info.name])
+    raise _unavailable(known)
+
+
+def _unavailable(known: list[BackendInfo]) -> BackendUnavailableError:
+    """The error that says what each backend lacks."""
     lacks = "; ".join(f"{info.name}: {', '.join(info.missing)}" for info in known)
     extra = _ROWS[known[0].name].extra if known else None
     package = f"samrt[{extra}]" if extra else "samrt"
-    raise BackendUnavailableError(
+    return BackendUnavailableError(
         f"no usable backend ({lacks or 'none registered'}): run `pip install {package}`"
     )
 
@@ -106,6 +143,9 @@ def _create(row: BackendRow) -> Backend:
 
 register_backend(
     BackendRow("onnxruntime", "samrt.backends.onnxruntime:OnnxRuntimeBackend", ("onnxruntime",))
+)
+register_backend(
+    BackendRow("openvino", "samrt.backends.openvino:OpenVinoBackend", ("openvino",), "openvino")
 )
 register_backend(
     BackendRow(

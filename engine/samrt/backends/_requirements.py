@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-__all__ = ["missing_requirements", "requirement_texts"]
+__all__ = ["installed_version", "missing_requirements", "requirement_texts"]
 
 _HEAD = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
@@ -36,6 +36,16 @@ def requirement_texts(extra: str | None) -> dict[str, str] | None:
         if head and ((extra in extras) if extra else not extras):
             found[_canonical(head.group(1))] = head.group(2).replace(" ", "")
     return found
+
+
+def installed_version(alternatives: str) -> str | None:
+    """Version of a distribution, or of the first installed one of ``a|b``; ``None`` if absent."""
+    for name in alternatives.split("|"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def missing_requirements(distributions: Sequence[str], extra: str | None) -> tuple[str, ...]:

@@ -23,9 +23,20 @@ if TYPE_CHECKING:
     from samrt.bundle import Bundle
     from samrt.manifest import Artifact
 
-__all__ = ["MAX_THREADS", "Backend", "Session", "SessionOptions", "TensorSpec", "default_threads"]
+__all__ = [
+    "FORMS",
+    "MAX_THREADS",
+    "Backend",
+    "FormChoice",
+    "Proof",
+    "Session",
+    "SessionOptions",
+    "TensorSpec",
+    "default_threads",
+]
 
 MAX_THREADS = 256
+FORMS = ("auto", "canonical", "cpu")
 _DEFAULT_THREADS_AT_MOST = 8
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -54,16 +65,25 @@ class SessionOptions:
         spinning: let worker threads spin instead of sleeping while a run is in progress; between
             runs they always sleep. ``None``: on for the decoder, whose many short steps gain from
             it, off for the encoder.
+        allow_refused: also open compiled engines that their verification has refused, see
+            :mod:`samrt.gate`.
+        form: which form of the graphs: ``canonical``, ``cpu`` (ONNX Runtime with samrt's
+            own operators), or ``auto``: the fastest that runs here. ``None``: as
+            ``SAMRT_ONNXRUNTIME_FORM`` says, else ``auto``.
 
     Raises:
-        OptionError: ``threads`` is not a whole number in that range.
+        OptionError: ``threads`` is not a whole number in that range, or there is no such form.
     """
 
     threads: int | None = None
     arena: bool | None = None
     spinning: bool | None = None
+    allow_refused: bool = False
+    form: str | None = None
 
     def __post_init__(self) -> None:
+        if self.form is not None and self.form not in FORMS:
+            raise OptionError(f"form must be one of {', '.join(FORMS)}, got {self.form!r}")
         count = self.threads
         if count is None:
             return
@@ -171,6 +191,51 @@ def _finite(array: NDArray[Any]) -> bool:
     return bool(np.isfinite(array).all())
 
 
+class Proof(ABC):
+    """What is known of the accuracy of sessions that were compiled for one machine.
+
+    The graphs they were compiled from have a record in the bundle's manifest; a compiler, a
+    driver and a GPU can still spoil them, so compiled sessions have a record of their own.
+    """
+
+    @abstractmethod
+    def record(self) -> Mapping[str, Any] | None:
+        """The record of exactly these sessions on this machine; ``None`` if there is none."""
+
+    @abstractmethod
+    def store(self, record: Mapping[str, Any]) -> None:
+        """Keep a record.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+
+    @abstractmethod
+    def advice(self) -> str:
+        """What to do where the sessions are wrong, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormChoice:
+    """The forms of the graphs that are run.
+
+    Attributes:
+        artifacts: role -> the artifact in its form.
+        requested: ``auto``, ``canonical`` or ``cpu``.
+        reason: why these were taken.
+    """
+
+    artifacts: Mapping[str, Artifact]
+    requested: str
+    reason: str
+
+    @property
+    def form(self) -> str:
+        """``cpu`` if a graph runs in its CPU form, else ``canonical``."""
+        forms = {artifact.form for artifact in self.artifacts.values()}
+        return "cpu" if "cpu" in forms else "canonical"
+
+
 class Backend(ABC):
     """A way of running models; stateless, it only opens sessions."""
 
@@ -195,6 +260,36 @@ class Backend(ABC):
             BackendError: the runtime does not accept the model.
         """
         return self.create(bundle.file_of(artifact), options)
+
+    def choose_form(
+        self, bundle: Bundle, chosen: Mapping[str, Artifact], options: SessionOptions
+    ) -> FormChoice:
+        """The forms of the graphs that this backend runs; by default the canonical ones.
+
+        Args:
+            bundle: the model.
+            chosen: ``encoder`` and ``decoder`` -> the canonical artifact.
+            options: ``form`` is what was asked for.
+
+        Raises:
+            OptionError: a form was asked for that this backend has not.
+        """
+        if options.form == "cpu":
+            raise OptionError(
+                f"the form 'cpu' is for the backend onnxruntime, {self.name} runs 'canonical'"
+            )
+        return FormChoice(chosen, options.form or "auto", f"{self.name} runs the canonical graphs")
+
+    def proof(self, sessions: Mapping[str, Session]) -> Proof | None:
+        """Where the record of these sessions of one model is kept (role -> session).
+
+        ``None``: nothing was compiled ahead, the record of the graphs stands for them.
+        """
+        return None
+
+    def device(self) -> str:
+        """Where the sessions opened so far compute, in the runtime's own words."""
+        return "CPU"
 
     @abstractmethod
     def version(self) -> str:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from samrt.backends.base import Arrays, Backend, Session, SessionOptions, TensorSpec
+from samrt.backends.base import Arrays, Backend, FormChoice, Session, SessionOptions, TensorSpec
+from samrt.backends.operators import VARIABLE, choose_form, library_path
+from samrt.environment import cpu_info
 from samrt.errors import BackendError
 
-__all__ = ["OnnxRuntimeBackend"]
+if TYPE_CHECKING:
+    from samrt.bundle import Bundle
+    from samrt.manifest import Artifact
+
+__all__ = ["OnnxRuntimeBackend", "registration_problem"]
 
 _PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS_ONLY = 3
+_NO_INTEGERS = "session.disable_quant_qdq"  # without integer kernels constants are folded
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -28,6 +37,16 @@ _DTYPES = {
 }
 
 
+def registration_problem(library: str) -> str | None:
+    """Why ONNX Runtime does not load a library of operators, in words; ``None`` if it does."""
+    try:
+        ort.SessionOptions().register_custom_ops_library(library)
+    except Exception as exc:
+        name = Path(library).name
+        return f"ONNX Runtime {ort.__version__} does not load the library {name}: {_reason(exc)}"
+    return None
+
+
 class OnnxRuntimeBackend(Backend):
     """Runs ONNX files on the CPU with ONNX Runtime."""
 
@@ -38,12 +57,24 @@ class OnnxRuntimeBackend(Backend):
 
         Operators run one after the other, each on up to ``options.threads`` threads.
         """
+        return self._open(model, options, {})
+
+    def _open(
+        self,
+        model: Path | bytes,
+        options: SessionOptions,
+        extra: Mapping[str, str],
+        operators: Path | None = None,
+    ) -> Session:
         label = model.name if isinstance(model, Path) else "from memory"
+        native = _native_options(options)
+        for key, value in extra.items():
+            native.add_session_config_entry(key, value)
         source = str(model) if isinstance(model, Path) else model
         try:
-            session = ort.InferenceSession(
-                source, sess_options=_native_options(options), providers=[_PROVIDER]
-            )
+            if operators is not None:
+                native.register_custom_ops_library(str(operators))
+            session = ort.InferenceSession(source, sess_options=native, providers=[_PROVIDER])
         except Exception as exc:
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} cannot open model {label}: {_reason(exc)}"
@@ -54,6 +85,25 @@ class OnnxRuntimeBackend(Backend):
                 f"although {_PROVIDER} was asked for"
             )
         return _OrtSession(label, session)
+
+    def open_artifact(self, bundle: Bundle, artifact: Artifact, options: SessionOptions) -> Session:
+        """Open a model of a bundle; int8 weights for float32 arithmetic are expanded once here."""
+        extra = {_NO_INTEGERS: "1"} if artifact.precision == "int8-weights" else {}
+        library = None if artifact.operators is None else library_path()
+        try:
+            return self._open(bundle.file_of(artifact), options, extra, library)
+        except BackendError as exc:
+            if artifact.operators is None:
+                raise
+            raise BackendError(
+                f"{exc}; {VARIABLE}=canonical runs the graph that needs no operators"
+            ) from exc
+
+    def choose_form(
+        self, bundle: Bundle, chosen: Mapping[str, Artifact], options: SessionOptions
+    ) -> FormChoice:
+        """The CPU form where it can be run; see :func:`samrt.backends.operators.choose_form`."""
+        return choose_form(bundle, chosen, options.form)
 
     def version(self) -> str:
         """Version of the installed ONNX Runtime."""
@@ -98,7 +148,20 @@ def _native_options(options: SessionOptions) -> ort.SessionOptions:
     native.add_session_config_entry("session.intra_op.allow_spinning", spin)
     native.add_session_config_entry("session.inter_op.allow_spinning", spin)
     native.add_session_config_entry("session.force_spinning_stop", "1")
+    if not _sums_eight_bit_products_exactly():
+        native.add_session_config_entry("session.x64quantprecision", "1")
     return native
+
+
+def _sums_eight_bit_products_exactly() -> bool:
+    """Whether products of unsigned and signed bytes cannot saturate on this processor.
+
+    x86 without VNNI adds pairs of them in 16 bits (VPMADDUBSW), which 255 times 127 twice exceeds.
+    ONNX Runtime then has to make the weights of int8 models unsigned too, which is slower.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return True
+    return bool({"avx512_vnni", "avx_vnni"} & set(cpu_info()["flags"]))
 
 
 def _spec(item: Any) -> TensorSpec:
