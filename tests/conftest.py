@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,22 @@ import samrt
 DATA = Path(__file__).parent / "data"
 
 EditBundle = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def scanner() -> Any:
+    """The module ``scanner_files``; tests that want it are skipped without pydicom."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
+    name = "samrt_tests_scanner_files"
+    if name not in sys.modules:
+        path = Path(__file__).with_name("scanner_files.py")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
 
 
 def pytest_report_header() -> str:

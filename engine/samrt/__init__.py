@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         BackendError,
         BackendUnavailableError,
         BundleError,
+        DatasetError,
         DownloadError,
+        ExtraUnavailableError,
         ImageError,
         KernelError,
         ModelNotFoundError,
@@ -33,14 +35,19 @@ if TYPE_CHECKING:
         SamrtError,
         VerificationError,
     )
+    from samrt.everything.generator import AutomaticMaskGenerator
     from samrt.predictor import ModelInfo, Predictor, load
     from samrt.types import ImageEmbedding, Prediction, Prompt, Timings
+    from samrt.zoom import ZoomRule, predict_zoomed
 
 __all__ = [
+    "AutomaticMaskGenerator",
     "BackendError",
     "BackendUnavailableError",
     "BundleError",
+    "DatasetError",
     "DownloadError",
+    "ExtraUnavailableError",
     "ImageEmbedding",
     "ImageError",
     "KernelError",
@@ -55,15 +62,19 @@ __all__ = [
     "SamrtError",
     "Timings",
     "VerificationError",
+    "ZoomRule",
     "__version__",
     "available_backends",
     "available_models",
     "load",
+    "predict_zoomed",
 ]
 
 _HOME = {
     **dict.fromkeys(("available_backends",), "samrt.backends"),
     **dict.fromkeys(("available_models",), "samrt.bundle"),
+    "AutomaticMaskGenerator": "samrt.everything.generator",
+    **dict.fromkeys(("ZoomRule", "predict_zoomed"), "samrt.zoom"),
     **dict.fromkeys(("ModelInfo", "Predictor", "load"), "samrt.predictor"),
     **dict.fromkeys(("ImageEmbedding", "Prediction", "Prompt", "Timings"), "samrt.types"),
     **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "samrt.errors"),

@@ -21,17 +21,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from samrt.bundle_files import file_problem, sha256_of
 from samrt.errors import BundleError, ModelNotFoundError, OptionError, OutputError
 from samrt.manifest import Manifest, parse_manifest
 from samrt.manifest_artifacts import Artifact, DataFile
 
-__all__ = ["Bundle", "available_models", "find_model", "write_bundle"]
+__all__ = ["Bundle", "available_models", "find_model", "sha256_of", "write_bundle"]
 
 MANIFEST_NAME = "manifest.json"
 SUFFIX = ".samrt"
 HASH_ALWAYS_BELOW_BYTES = 64 * 1024 * 1024
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,8 @@ class Bundle:
     def artifact(self, role: str, precision: str = "auto") -> Artifact:
         """Return the encoder or decoder for a precision; ``"auto"`` is the bundle's default.
 
+        It is the form that every backend can open; see :meth:`form_for` for others.
+
         An encoder precision without a decoder of its own is served with the decoder of the
         default precision: quantised encoders keep their float decoder.
 
@@ -120,7 +122,7 @@ class Bundle:
                 f"model {self.manifest.name!r} has no precision {wanted!r}: "
                 f"choose 'auto' or one of {', '.join(known)}"
             )
-        items = [a for a in self.manifest.artifacts if a.role == role]
+        items = [a for a in self.manifest.artifacts if a.role == role and a.runtime is None]
         exact = [a for a in items if a.precision == wanted]
         if exact:
             return exact[0]
@@ -132,17 +134,23 @@ class Bundle:
             f"there is {', '.join(a.precision for a in items) or 'none'}"
         )
 
+    def form_for(self, artifact: Artifact, runtime: str) -> Artifact | None:
+        """The form of an artifact that is made for one backend; ``None`` if there is none."""
+        wanted = (artifact.role, artifact.precision, runtime)
+        found = (a for a in self.manifest.artifacts if (a.role, a.precision, a.runtime) == wanted)
+        return next(found, None)
+
+    def files(self) -> dict[str, Artifact | DataFile]:
+        """Every model file and data file by name, each once."""
+        return {item.file: item for a in self.manifest.artifacts for item in a.all_files}
+
     def file_of(self, artifact: Artifact) -> Path:
         """Path of an artifact's model file; its data files lie where that file expects them."""
         return self.path / artifact.file
 
     def _check_files(self, hash_below: int | None) -> None:
-        found = []
-        for artifact in self.manifest.artifacts:
-            for item in artifact.all_files:
-                problem = _file_problem(self.path, item, hash_below)
-                if problem:
-                    found.append(problem)
+        problems = [file_problem(self.path, f, hash_below) for f in self.files().values()]
+        found = [problem for problem in problems if problem]
         if found:
             raise BundleError(
                 f"model bundle {self.path} is damaged: {'; '.join(found)}; install it again"
@@ -170,37 +178,6 @@ def _fingerprint(artifact: Artifact) -> tuple[str | tuple[str, str], ...]:
     """What of an artifact enters the bundle's digest; data files only where there are some."""
     data = tuple(sorted((item.file, item.sha256) for item in artifact.data))
     return (artifact.role, artifact.precision, artifact.sha256, *data)
-
-
-def _file_problem(
-    folder: Path, artifact: Artifact | DataFile, hash_below: int | None
-) -> str | None:
-    path = folder / artifact.file
-    try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return f"{artifact.file} points outside the bundle"
-        if not path.is_file():
-            return f"{artifact.file} is missing"
-        size = path.stat().st_size
-        if size != artifact.bytes:
-            return f"{artifact.file} has {size} bytes, expected {artifact.bytes}"
-        if hash_below is not None and size >= hash_below:
-            return None
-        digest = sha256_of(path)
-    except OSError as exc:
-        return f"{artifact.file} cannot be read ({exc.strerror or exc})"
-    if digest != artifact.sha256:
-        return f"{artifact.file} has sha256 {digest[:12]}…, expected {artifact.sha256[:12]}…"
-    return None
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _one_line(exc: BaseException) -> str:
@@ -319,8 +296,12 @@ def _fill(
     if named != set(files):
         lacking, extra = sorted(named - set(files)), sorted(set(files) - named)
         raise BundleError(f"artifacts and files differ: no content for {lacking}, unused {extra}")
+    shared: dict[str, dict[str, Any]] = {}
     for entry in entries:
         name = str(entry["file"])
+        if name in shared and "role" not in entry:
+            entry.update(shared[name])  # a data file of an earlier artifact too
+            continue
         destination = folder / name
         if not destination.resolve().is_relative_to(folder.resolve()):
             raise BundleError(f"artifact file {name!r} lies outside the bundle")
@@ -334,6 +315,8 @@ def _fill(
             _bring(Path(content), destination, taken)
         entry["bytes"] = destination.stat().st_size
         entry["sha256"] = sha256_of(destination)
+        if "role" not in entry:
+            shared[name] = entry
     text = json.dumps(document, indent=2, ensure_ascii=False)
     (folder / MANIFEST_NAME).write_text(f"{text}\n", "utf-8")
 

@@ -126,9 +126,10 @@ def _finish_masks(
         boxes=found.boxes,
         prompt=prompt,
         timings=replace(embedding.timings, decode_prompt_ms=decode_ms, postprocess_ms=elapsed_ms),
-        warnings=(*embedding.warnings, *empty_mask_warnings(found.areas_px)),
+        warnings=(*_remarks(model, embedding), *empty_mask_warnings(found.areas_px)),
         mask_logits=full,
         ranked_by=output.mask_choice,
+        verification=model.info.verification.state,
     )
 
 
@@ -161,10 +162,16 @@ def _finish_classes(
         boxes=found.boxes,
         prompt=prompt,
         timings=replace(embedding.timings, decode_prompt_ms=decode_ms, postprocess_ms=elapsed_ms),
-        warnings=embedding.warnings,
+        warnings=_remarks(model, embedding),
         mask_logits=full,
         ranked_by=output.mask_choice,
+        verification=model.info.verification.state,
     )
+
+
+def _remarks(model: Model, embedding: ImageEmbedding) -> tuple[str, ...]:
+    """What there is to say about the model and the image, each text once."""
+    return tuple(dict.fromkeys((*model.info.warnings, *embedding.warnings)))
 
 
 def placement_of(embedding: ImageEmbedding) -> Placement:

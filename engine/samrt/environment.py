@@ -12,7 +12,10 @@ from typing import Any
 
 __all__ = ["cpu_info", "environment", "physical_cores", "usable_cpus", "versions"]
 
-_PACKAGES = ("numpy", "onnxruntime", "pillow", "openvino", "tensorrt", "torch", "onnx", "pydicom")
+_PACKAGES = (
+    "numpy", "onnxruntime", "pillow", "openvino", "tensorrt", "torch", "onnx", "pydicom",
+    "highdicom", "nibabel", "pyjpegls", "pylibjpeg-openjpeg", "pylibjpeg-rle",
+)  # fmt: skip
 _FLAGS = (
     "sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8",
     "amx_bf16", "neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve",

@@ -12,7 +12,9 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "BundleError",
+    "DatasetError",
     "DownloadError",
+    "ExtraUnavailableError",
     "ImageError",
     "KernelError",
     "ModelNotFoundError",
@@ -48,8 +50,16 @@ class BackendUnavailableError(SamrtError, ImportError):
     """A known backend cannot be used here because something it needs is not installed."""
 
 
+class ExtraUnavailableError(SamrtError, ImportError):
+    """A file format needs an optional package that is not installed."""
+
+
 class KernelError(SamrtError, ImportError):
     """The C++ extension of samrt is missing or cannot be loaded."""
+
+
+class DatasetError(SamrtError, ValueError):
+    """A data set cannot be evaluated: missing, malformed, or parts that do not fit together."""
 
 
 class VerificationError(SamrtError, ValueError):

@@ -44,7 +44,11 @@ class Artifact:
     """One model file of a bundle; ``file`` is relative to the bundle folder.
 
     ``data`` lists the files of external weights that belong to it: ONNX names them relative to
-    the model file, so they lie in its folder or below.
+    the model file, so they lie in its folder or below. Artifacts may share such files.
+
+    ``runtime`` names the only backend that a model file is for, ``operators`` the set of samrt's
+    own operators that it needs, such as ``samrt/1``; both are ``None`` for the canonical form,
+    which every backend can open.
     """
 
     role: str
@@ -57,6 +61,13 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     data: tuple[DataFile, ...] = ()
+    runtime: str | None = None
+    operators: str | None = None
+
+    @property
+    def form(self) -> str:
+        """``canonical``, or ``cpu`` for the form in samrt's own operators."""
+        return "canonical" if self.runtime is None else "cpu"
 
     @property
     def all_files(self) -> tuple[Artifact | DataFile, ...]:
@@ -86,6 +97,8 @@ def read_artifact(doc: Mapping[str, Any]) -> Artifact:
         inputs=specs(doc["inputs"]),
         outputs=specs(doc["outputs"]),
         data=tuple(DataFile(d["file"], d["bytes"], d["sha256"]) for d in doc.get("data", ())),
+        runtime=doc.get("runtime"),
+        operators=doc.get("operators"),
     )
 
 
@@ -96,7 +109,7 @@ def artifact_problems(manifest: Manifest) -> list[str]:
 
 def _file_problems(manifest: Manifest) -> list[str]:
     found = []
-    seen: set[str] = set()
+    seen: dict[str, Artifact | DataFile] = {}
     for artifact in manifest.artifacts:
         folder = PurePosixPath(artifact.file).parent
         for item in artifact.all_files:
@@ -104,11 +117,13 @@ def _file_problems(manifest: Manifest) -> list[str]:
             what = "artifact file" if item is artifact else f"data file of {artifact.file}"
             if re.search(r"[\\:\x00]", name) or name.startswith("/") or ".." in path.parts:
                 found.append(f"{what} {name!r}: must be a relative path inside the bundle")
-            elif path.name == "manifest.json" or str(path) in seen:
+            elif path.name == "manifest.json" or seen.get(str(path), item) != item:
                 found.append(f"{what} {name!r}: name used twice")
             elif not path.is_relative_to(folder):
                 found.append(f"{what} {name!r}: must lie beside or below the model file")
-            seen.add(str(path))
+            elif isinstance(item, Artifact) and str(path) in seen:
+                found.append(f"{what} {name!r}: name used twice")
+            seen[str(path)] = item
     return found
 
 
@@ -118,21 +133,43 @@ def _role_problems(manifest: Manifest) -> list[str]:
         by_role[artifact.role].append(artifact)
     found = []
     for role, items in by_role.items():
-        precisions = [item.precision for item in items]
+        kinds = [" ".join(_kind(item)) for item in items]
         if not items:
             found.append(f"artifacts: no {role}")
-        found += [f"artifacts: {p} {role} listed twice" for p in _repeated(precisions)]
+        found += [f"artifacts: {kind} {role} listed twice" for kind in _repeated(kinds)]
         for item in items:
+            found += _form_problems(item, items)
             for side, specs in (("input", item.inputs), ("output", item.outputs)):
                 names = [spec.name for spec in specs]
                 found += [f"{item.file}: {side} {n!r} listed twice" for n in _repeated(names)]
-    if not any(a.precision == manifest.precision for a in by_role["encoder"]):
+    canonical = {a.precision for a in by_role["encoder"] if a.runtime is None}
+    if manifest.precision not in canonical:
         found.append(f"precision: no encoder of precision {manifest.precision}")
     for encoder in by_role["encoder"]:
         found += _encoder_problems(encoder, manifest.input)
         for decoder in by_role["decoder"]:
             found += _decoder_problems(encoder, decoder, manifest)
     return list(dict.fromkeys(found))
+
+
+def _kind(item: Artifact) -> tuple[str, ...]:
+    """What may be there once in a role."""
+    return (item.precision,) if item.runtime is None else (item.precision, item.runtime)
+
+
+def _form_problems(item: Artifact, others: Sequence[Artifact]) -> list[str]:
+    """A form for one runtime stands beside a canonical one with the same inputs and outputs."""
+    if item.runtime is None:
+        alone = item.operators is not None
+        return [f"{item.file}: 'operators' without 'runtime'"] if alone else []
+    if item.operators is None:
+        return [f"{item.file}: 'runtime' without 'operators'"]
+    twins = [a for a in others if a.runtime is None and a.precision == item.precision]
+    if not twins:
+        return [f"{item.file}: no {item.precision} {item.role} that every backend can open"]
+    if (twins[0].inputs, twins[0].outputs) != (item.inputs, item.outputs):
+        return [f"{item.file}: inputs or outputs differ from those of {twins[0].file}"]
+    return []
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.backends import get_backend
-from samrt.backends.base import Session, SessionOptions
+from samrt.backends.base import Backend, Proof, Session, SessionOptions
+from samrt.backends.choice import choose_backend
 from samrt.bundle import Bundle, find_model
 from samrt.errors import BundleError
+from samrt.gate import Verdict, admit, graph_verdict, remark
 from samrt.manifest import Artifact, TensorSpec
 from samrt.prompts import DecoderInput
 
@@ -41,6 +43,14 @@ class ModelInfo:
         threads: threads the runtime and the kernels may use.
         license: licence of the weights.
         intended_use: what the weights are meant for.
+        verification: what is known of the accuracy of what is running, see :mod:`samrt.gate`.
+        warnings: remarks that every result carries, such as that a refused model is in use.
+        device: where the runtime computes, in its own words.
+        backend_reason: why this backend was taken.
+        form_requested: which form of the graphs was asked for, maybe ``auto``.
+        form_effective: the one in use, ``canonical``, or ``cpu`` if a graph has that form and
+            runs in it.
+        form_reason: why it was taken.
     """
 
     name: str
@@ -59,6 +69,13 @@ class ModelInfo:
     threads: int
     license: str
     intended_use: str
+    verification: Verdict = field(default=Verdict("unverified", "nothing is known"))
+    warnings: tuple[str, ...] = ()
+    device: str = "CPU"
+    backend_reason: str = "asked for"
+    form_requested: str = "auto"
+    form_effective: str = "canonical"
+    form_reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return a plain, JSON-ready dictionary."""
@@ -71,11 +88,24 @@ class Model:
     Attributes:
         bundle: the bundle.
         info: what is running.
+        proof: where the record of compiled sessions is kept; ``None`` for graphs.
+        tests_itself: it is tested when it is loaded unless the caller says otherwise.
     """
 
-    def __init__(self, bundle: Bundle, info: ModelInfo, encoder: Session, decoder: Session) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        info: ModelInfo,
+        encoder: Session,
+        decoder: Session,
+        proof: Proof | None = None,
+        *,
+        tests_itself: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.info = info
+        self.proof = proof
+        self.tests_itself = tests_itself
         self._encoder = encoder
         self._decoder = decoder
 
@@ -147,12 +177,24 @@ def options_for(role: str, options: SessionOptions) -> SessionOptions:
 
 
 def open_model(
-    model: str | PathLike[str], *, backend: str, precision: str, options: SessionOptions
+    model: str | PathLike[str], *, backend: str | Backend, precision: str, options: SessionOptions
 ) -> Model:
-    """Find a bundle, check it, and open its two sessions; see :func:`samrt.load`."""
+    """Find a bundle, check it, and open its two sessions; see :func:`samrt.load`.
+
+    Graphs that their verification has refused are not opened unless ``options.allow_refused``;
+    compiled sessions are not proven here, see :mod:`samrt.admission`.
+    """
     bundle = Bundle.open(find_model(model))
     chosen = {role: bundle.artifact(role, precision) for role in ("encoder", "decoder")}
-    runtime = get_backend(backend)
+    requested = backend if isinstance(backend, str) else backend.name
+    choice = None
+    if backend == "auto":
+        choice = choose_backend(bundle, chosen["encoder"].precision, options.effective_threads)
+    wanted = backend if choice is None else choice.backend
+    runtime = wanted if isinstance(wanted, Backend) else get_backend(wanted)
+    form = runtime.choose_form(bundle, chosen, options)
+    chosen = dict(form.artifacts)
+    verdict, said = _judge(bundle, chosen, options, runtime.name)
     sessions: dict[str, Session] = {}
     try:
         for role, artifact in chosen.items():
@@ -175,14 +217,45 @@ def open_model(
         precision_requested=precision,
         precision_effective=chosen["encoder"].precision,
         decoder_precision=chosen["decoder"].precision,
-        backend_requested=backend,
+        backend_requested=requested,
         backend_effective=runtime.name,
         backend_version=runtime.version(),
         threads=options.effective_threads,
         license=str(manifest.source["license"]),
         intended_use=str(manifest.source["intended_use"]),
+        verification=verdict,
+        warnings=() if said is None else (said,),
+        device=runtime.device(),
+        backend_reason="asked for" if choice is None else choice.reason,
+        form_requested=form.requested,
+        form_effective=form.form,
+        form_reason=form.reason,
     )
-    return Model(bundle, info, sessions["encoder"], sessions["decoder"])
+    return Model(
+        bundle,
+        info,
+        sessions["encoder"],
+        sessions["decoder"],
+        runtime.proof(sessions),
+        tests_itself=runtime.device() != "CPU",
+    )
+
+
+def _judge(
+    bundle: Bundle, chosen: Mapping[str, Artifact], options: SessionOptions, backend: str
+) -> tuple[Verdict, str | None]:
+    """What the record of the graphs says, and what every result has to say about it."""
+    encoder = chosen["encoder"]
+    what = f"{bundle.manifest.name} in {encoder.precision}"
+    if any(artifact.form == "cpu" for artifact in chosen.values()):
+        what += " (cpu form)"
+    verdict = admit(
+        graph_verdict(bundle.manifest, chosen, backend),
+        what,
+        allow_refused=options.allow_refused,
+        advice="use another precision, export or quantize it again",
+    )
+    return verdict, remark(verdict, what, encoder.precision)
 
 
 def _compare(artifact: Artifact, session: Session) -> None:

@@ -11,6 +11,7 @@ from types import TracebackType
 from numpy.typing import ArrayLike
 
 from samrt import _kernels
+from samrt.admission import admit_model
 from samrt.backends.base import SessionOptions
 from samrt.decoding import check_prompts, decode_together, group_prompts, placement_of
 from samrt.errors import BundleError, ImageError, OptionError
@@ -18,7 +19,14 @@ from samrt.geometry import frame_warnings, place
 from samrt.manifest import Manifest
 from samrt.model import Model, ModelInfo, open_model
 from samrt.postprocess import Multimask
-from samrt.preprocess import DEFAULT_MAX_PIXELS, ImageSource, Window, load_image, preprocess
+from samrt.preprocess import (
+    DEFAULT_MAX_PIXELS,
+    ImageSource,
+    ModelImage,
+    Window,
+    load_image,
+    preprocess,
+)
 from samrt.types import ImageEmbedding, Prediction, Prompt
 
 __all__ = ["DEFAULT_CHUNK_SIZE", "ModelInfo", "Predictor", "load"]
@@ -34,8 +42,15 @@ def load(
     threads: int | None = None,
     arena: bool | None = None,
     spinning: bool | None = None,
+    allow_refused: bool = False,
+    self_test: bool | None = None,
+    form: str | None = None,
 ) -> Predictor:
     """Open a model.
+
+    What its verification has refused is not opened. An engine compiled for this machine that
+    has not been verified yet is compared with the FP32 model first, which takes up to about a
+    minute, once; the figures are kept with the engine.
 
     Args:
         model: name of a model that ships with samrt, or the path of a bundle folder.
@@ -47,6 +62,14 @@ def load(
             the decoder does, the encoder, which needs more and runs less often, does not.
         spinning: let worker threads spin while a run is in progress; between runs they sleep.
             ``None``: the decoder's do, the encoder's do not.
+        allow_refused: open also what was refused, or what cannot be verified here, as it is.
+            Every result then says so in ``warnings`` and ``verification``.
+        self_test: run one built-in picture and compare with what the verification recorded,
+            which finds kernels that an update of the driver has broken. ``None``: where a driver
+            compiles or a GPU computes; a run of the encoder costs more than all the rest of
+            the loading of a small model on a CPU.
+        form: of the graphs: ``"auto"``, ``"canonical"`` or ``"cpu"``, see
+            :class:`samrt.backends.base.SessionOptions`.
 
     Returns:
         A predictor; what is really in use stands in ``Predictor.info``.
@@ -57,9 +80,18 @@ def load(
         OptionError: unknown backend, a precision the bundle lacks, bad number of threads.
         BackendUnavailableError: the backend lacks something that is listed.
         BackendError: the runtime does not accept the model.
+        VerificationError: refused, now or earlier, or the self-test found other numbers.
     """
-    options = SessionOptions(threads=threads, arena=arena, spinning=spinning)
-    return Predictor(open_model(model, backend=backend, precision=precision, options=options))
+    options = SessionOptions(
+        threads=threads, arena=arena, spinning=spinning, allow_refused=allow_refused, form=form
+    )
+    predictor = Predictor(open_model(model, backend=backend, precision=precision, options=options))
+    try:
+        admit_model(predictor, allow_refused=allow_refused, self_test=self_test)
+    except BaseException:
+        predictor.close()
+        raise
+    return predictor
 
 
 class Predictor:
@@ -79,6 +111,11 @@ class Predictor:
     def info(self) -> ModelInfo:
         """What was asked for and what is in use."""
         return self._model.info
+
+    @property
+    def model(self) -> Model:
+        """The opened bundle, for code that runs its two halves itself."""
+        return self._model
 
     @property
     def manifest(self) -> Manifest:
@@ -112,7 +149,6 @@ class Predictor:
             OptionError: unknown ``image_format``.
             BackendError: the runtime failed or computed NaN.
         """
-        spec = self._model.bundle.manifest.input
         source = load_image(
             image,
             window=window,
@@ -120,6 +156,11 @@ class Predictor:
             max_pixels=max_pixels,
             threads=self.info.threads,
         )
+        return self.encode_loaded(source)
+
+    def encode_loaded(self, source: ModelImage) -> ImageEmbedding:
+        """Encode a picture of :func:`samrt.preprocess.load_image`, or a part cut out of one."""
+        spec = self._model.bundle.manifest.input
         placement = place(source.size, spec.size, spec.resize_kind)
         start = perf_counter()
         tensor = preprocess(source, placement, spec, threads=self.info.threads)
@@ -138,7 +179,11 @@ class Predictor:
                 preprocess_ms=_ms(prepared - start),
                 encode_ms=_ms(done - prepared),
             ),
-            warnings=(*source.warnings, *frame_warnings(placement, spec.cropped_from)),
+            warnings=(
+                *self.info.warnings,
+                *source.warnings,
+                *frame_warnings(placement, spec.cropped_from),
+            ),
         )
 
     def decode(
@@ -179,7 +224,7 @@ class Predictor:
             raise OptionError(
                 f"multimask_output must be True, False or 'all', got {multimask_output!r}"
             )
-        self._check_embedding(embedding)
+        self.check_embedding(embedding)
         wanted = [prompts] if isinstance(prompts, Prompt) else list(prompts)
         manifest = self._model.bundle.manifest
         check_prompts(wanted, embedding.original_size, manifest)
@@ -212,7 +257,7 @@ class Predictor:
         Raises:
             BundleError: it belongs to another model.
         """
-        self._check_embedding(embedding)
+        self.check_embedding(embedding)
         self._embedding = embedding
 
     def predict(
@@ -320,7 +365,13 @@ class Predictor:
             raise ImageError("no image is set: call set_image before predict")
         return self._embedding
 
-    def _check_embedding(self, embedding: ImageEmbedding) -> None:
+    def check_embedding(self, embedding: ImageEmbedding) -> None:
+        """Refuse what is no embedding of this very model.
+
+        Raises:
+            ImageError: not an embedding.
+            BundleError: of another model, or damaged.
+        """
         if not isinstance(embedding, ImageEmbedding):
             raise ImageError(
                 f"expected an ImageEmbedding from encode, got {type(embedding).__name__}"

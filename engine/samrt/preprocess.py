@@ -17,7 +17,7 @@ all others             nearest,     by way of eight bits: ``floor(share * 255 + 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from time import perf_counter
 from typing import Any
@@ -34,7 +34,15 @@ from samrt.imaging.sniff import ImageLimits
 from samrt.manifest import InputSpec
 from samrt.types import Size, Timings
 
-__all__ = ["DEFAULT_MAX_PIXELS", "ImageSource", "ModelImage", "Window", "load_image", "preprocess"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "ImageSource",
+    "ModelImage",
+    "Window",
+    "cut",
+    "load_image",
+    "preprocess",
+]
 
 DEFAULT_MAX_PIXELS = 100_000_000
 
@@ -112,6 +120,21 @@ def load_image(
         deep=deep,
         window=None if deep is None else eight.window,
         warnings=eight.warnings,
+    )
+
+
+def cut(source: ModelImage, box: tuple[int, int, int, int]) -> ModelImage:
+    """The part ``(x0, y0, x1, y1)`` of a picture, far edges exclusive, with the same window.
+
+    The part must have pixels and lie inside; its arrays are copies.
+    """
+    x0, y0, x1, y1 = box
+    deep = source.deep
+    return replace(
+        source,
+        array=np.ascontiguousarray(source.array[y0:y1, x0:x1]),
+        deep=None if deep is None else np.ascontiguousarray(deep[y0:y1, x0:x1]),
+        timings=Timings(),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from samrt.errors import BackendError, PromptError
 from samrt.manifest import Manifest, PromptSpec
-from samrt.phantoms import PhantomCase
+from samrt.phantoms import PhantomCase, phantom_case
 from samrt.predictor import Predictor
 from samrt.prompts import check_prompt
 from samrt.types import ImageEmbedding, Prediction, Prompt, Size
@@ -26,7 +26,9 @@ __all__ = [
     "Check",
     "canonical_feature",
     "check_model",
+    "far_off",
     "figures_of",
+    "quick_check",
     "supported_prompts",
 ]
 
@@ -34,6 +36,7 @@ _EMBEDDING_SAMPLES = 16
 _LOGIT_SAMPLES = 12
 _DIGITS = 7
 _AREA_SLACK_PX = 4
+_QUICKEST_FIRST = ("portrait", "ct_abdomen", "microscopy", "ultrasound", "overview")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,17 @@ _TOLERANCES = {
     "fp32": _Tolerance(1e-3, 5e-3, 5e-3, 2e-3),
     "fp16": _Tolerance(2e-2, 4e-2, 2e-2, 1e-2),
     "int8": _Tolerance(1e-1, 1.5e-1, 5e-2, 3e-2),
+    "int8-weights": _Tolerance(1e-3, 5e-3, 5e-3, 2e-3),
 }
 
 
 def supported_prompts(prompts: Iterable[Prompt], size: Size, spec: PromptSpec) -> list[Prompt]:
-    """Those of the prompts that a model takes, in order; ``size`` is ``(H, W)`` of the image."""
+    """Those of the prompts that a model takes, in order; ``size`` is ``(H, W)`` of the image.
+
+    A model that takes none at all is asked with :meth:`samrt.Prompt.empty`.
+    """
+    if not spec.takes_prompts:
+        return [Prompt.empty()]
     taken = []
     for prompt in prompts:
         try:
@@ -148,6 +157,62 @@ def check_model(
             name = f"as verified on {case.name}"
             checks.append(Check(name, problem is None, problem or "agrees with the record"))
     return checks
+
+
+def quick_check(predictor: Predictor, expected: Mapping[str, Any] | None = None) -> Check:
+    """One picture and one prompt: does the model compute what it did when it was verified?
+
+    Takes one run of the encoder and one of the decoder, once each.
+
+    Args:
+        predictor: the model.
+        expected: name of a built-in picture -> figures (:func:`figures_of`), of the
+            verification; those of the manifest where ``None``. Without any, numbers that are
+            not finite and an embedding that does not depend on the place are found, no more.
+
+    Raises:
+        BackendError: the runtime failed or computed NaN.
+    """
+    precision = predictor.info.precision_effective
+    if expected is None:
+        expected = _expected(predictor.manifest, precision)
+    known = [name for name in _QUICKEST_FIRST if name in expected]
+    case = phantom_case(known[0] if known else _QUICKEST_FIRST[0])
+    size = (case.image.shape[0], case.image.shape[1])
+    prompts = supported_prompts(case.prompts, size, predictor.manifest.prompts)[:1]
+    embedding = predictor.encode(case.image)
+    answers = predictor.decode(embedding, prompts) if prompts else []
+    name = f"self-test on {case.name}"
+    if not known:
+        check = _sanity(case, embedding, answers)
+        return Check(name, check.passed, f"{check.detail}; no figures to compare with")
+    tolerance = _TOLERANCES.get(precision, _TOLERANCES["fp32"])
+    try:
+        wanted = {**expected[case.name], "answers": expected[case.name]["answers"][: len(answers)]}
+    except (KeyError, TypeError):
+        wanted = {}
+    problem = _difference(wanted, figures_of(embedding, answers), tolerance, size)
+    return Check(name, problem is None, problem or "agrees with the record")
+
+
+def far_off(outputs: Mapping[str, Any], precision: str) -> str | None:
+    """The first stage at which two models part, in words; ``None`` if neither output is far off.
+
+    Args:
+        outputs: ``outputs`` of a verification record as a dictionary.
+        precision: how much is too much.
+    """
+    kind = "int8" if precision.startswith("int8") else precision  # weights alone cost as much
+    tolerance = _TOLERANCES.get(kind, _TOLERANCES["fp32"])
+    for stage, name, most in (
+        ("encoder", "image_embeddings", tolerance.embedding),
+        ("decoder", "low_res_masks", tolerance.logits),
+        ("decoder", "iou_predictions", tolerance.logits),
+    ):
+        error = outputs.get(name, {}).get("rms_rel_worst", 0.0)
+        if not error <= most:
+            return f"first far off is the {stage}'s output {name}, relative error {error:.1e}"
+    return None
 
 
 def _expected(manifest: Manifest, precision: str) -> Mapping[str, Any]:

@@ -296,6 +296,10 @@ class Prediction:
         mask_logits: ``(M, H, W)`` float32 logits (or probabilities, where the model thresholds
             those) at the size of the original image; only with ``return_logits=True``.
         ranked_by: ``"predicted_iou"`` or ``"stability"``, what the model ranks its masks by.
+        verification: ``"passed"``, ``"refused"`` or ``"unverified"``: whether the model that
+            answered was found equal to its FP32 original; details in ``Predictor.info``.
+        zoom: the part ``(x0, y0, x1, y1)`` of the image that was encoded, where that was not all
+            of it; ``logits`` then belong to it, see :mod:`samrt.zoom`.
     """
 
     masks: NDArray[np.bool_]
@@ -309,6 +313,8 @@ class Prediction:
     warnings: tuple[str, ...] = ()
     mask_logits: NDArray[np.float32] | None = None
     ranked_by: str = "predicted_iou"
+    verification: str = "unverified"
+    zoom: tuple[int, int, int, int] | None = None
 
     @property
     def best(self) -> int:

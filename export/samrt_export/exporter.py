@@ -6,7 +6,8 @@ import gc
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
 from samrt.errors import OptionError, OutputError, VerificationError
 from samrt.phantoms import PhantomCase, phantom_cases
 from samrt.predictor import Predictor, load
+from samrt_export.cpu_form import CpuForms, wants_cpu_form
 from samrt_export.graph import GraphBuilder
 from samrt_export.loading import Loaded, Size, Source, load_network, load_reference
 from samrt_export.manifests import artifact, document
 from samrt_export.precision import add_precision
+from samrt_export.precision.trial import Reference
 from samrt_export.reference_model import TorchModel
 from samrt_export.verify import (
     CropDeviation,
@@ -31,11 +34,13 @@ from samrt_export.verify import (
     image_files,
     store_record,
 )
+from samrt_export.weights import WeightStore
 
 __all__ = ["export", "load_network", "load_reference"]
 
 Progress = Callable[[str], None]
 HEAVY_PARAMETERS = 200_000_000
+SHARED_FROM_BYTES = 8_000_000
 
 
 def export(
@@ -53,6 +58,7 @@ def export(
     half_io: bool = False,
     overwrite: bool = False,
     verify: bool = True,
+    cpu_form: bool | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -76,6 +82,9 @@ def export(
         overwrite: replace an existing bundle.
         verify: compare the bundle with the torch network on built-in images before it is put in
             place; the figures go into the manifest.
+        cpu_form: also write the graphs in samrt's own operators, which ONNX Runtime then takes
+            on the CPU. ``None``: if the family has such a form and the library of the operators
+            can be loaded here, so that it can be proven; ``True`` insists on both.
         threads: threads of the verification.
         progress: called with a line of text before each long step.
 
@@ -84,8 +93,8 @@ def export(
 
     Raises:
         CheckpointError: not a readable checkpoint, or its keys do not fit; all are listed.
-        OptionError: unknown family or precision, a frame that the family does not allow, or
-            ``fp16`` without verification.
+        OptionError: unknown family or precision, a frame that the family does not allow,
+            ``fp16`` without verification, or a ``cpu_form`` that cannot be made.
         ImageError: no pictures in ``calibration_images``, or a damaged one.
         OutputError: ``out`` exists, or cannot be written.
         VerificationError: the bundle differs from the checkpoint by more than rounding.
@@ -109,10 +118,15 @@ def export(
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.export.", dir=target.parent))
     try:
-        built = _write(loaded, folder, name or target.name.removesuffix(".samrt"), say)
+        with_cpu = wants_cpu_form(loaded.family, cpu_form, verify=verify, say=say)
+        title = name or target.name.removesuffix(".samrt")
+        built = _write(loaded, folder, title, say, cpu_form=with_cpu, insists=bool(cpu_form))
         if not verify:
             return _put(built, target, overwrite)
-        record = _prove(built, loaded, threads, say)
+        cases = _cases(loaded)
+        model = TorchModel(loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or "")
+        truth = Reference(Predictor(model), [case.image for case in cases])
+        record = _prove(built, loaded, truth, cases, threads, say)
         crop = None
         if loaded.frame.mode == "crop":
             whole = load_reference(
@@ -120,10 +134,12 @@ def export(
             )
             crop = _price_of_crop(built, loaded, whole, threads, say)
         built = store_record(built.path, record, crop)
+        if any(part.form == "cpu" for part in built.manifest.artifacts):
+            say("the same for the CPU form")
+            record = _prove(built, loaded, truth, cases, threads, say, form="cpu")
+            built = store_record(built.path, record)
+        del truth
         if precision == "fp16":
-            model = TorchModel(
-                loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or ""
-            )
             built = add_precision(
                 built.path, precision, images=calibration_images, half_io=half_io,
                 reference=Predictor(model), threads=threads, progress=say,
@@ -154,42 +170,45 @@ def _check_precision(
         image_files(images)
 
 
-def _write(loaded: Loaded, folder: Path, name: str, say: Progress) -> Bundle:
-    """Both graphs and the manifest into a new bundle folder."""
-    spec = loaded.family.rules(loaded.variant, loaded.frame)
-    say("writing the encoder's graph")
-    parts: list[dict[str, Any]] = []
+def _write(
+    loaded: Loaded, folder: Path, name: str, say: Progress, *, cpu_form: bool = False,
+    insists: bool = False,
+) -> Bundle:  # fmt: skip
+    """All graphs and the manifest into a new bundle folder."""
+    family, network = loaded.family, loaded.network
+    spec = family.rules(loaded.variant, loaded.frame)
     files: dict[str, Any] = {}
+    say("writing the encoder's graph")
     encoder = GraphBuilder("encoder")
     image = encoder.input("image", [1, 3, *loaded.frame.size])
-    made = loaded.family.emit_encoder(encoder, loaded.network, image)
-    shapes = _finish(encoder, made)
+    shapes = _finish(encoder, family.emit_encoder(encoder, network, image))
     part = artifact("encoder", "encoder.onnx", encoder.opset, _inputs(encoder), shapes)
-    parts.append(_save(encoder, part, folder, files))
-    del encoder
-    gc.collect()
+    forms = CpuForms(loaded, shapes, say, insists=insists) if cpu_form else None
+    parts = _save(encoder, part, folder, files, forms)
     say("writing the decoder's graph")
     decoder = GraphBuilder("decoder")
-    loaded.family.emit_decoder(decoder, loaded.network, shapes)
+    family.emit_decoder(decoder, network, shapes)
     outputs = {v.name: _dims(v) for v in decoder.outputs}
     part = artifact("decoder", "decoder.onnx", decoder.opset, _inputs(decoder), outputs)
-    parts.append(_save(decoder, part, folder, files))
+    parts += _save(decoder, part, folder, files, forms)
     manifest = document(loaded, spec, parts, name, None)
     return write_bundle(folder / "bundle.samrt", manifest, files, move=True)
 
 
-def _prove(built: Bundle, loaded: Loaded, threads: int | None, say: Progress) -> VerificationRecord:
-    """Compare with the torch network; several pictures, few for models that take long.
+def _prove(
+    built: Bundle, loaded: Loaded, truth: Predictor, cases: Sequence[PhantomCase],
+    threads: int | None, say: Progress, form: str = "canonical",
+) -> VerificationRecord:  # fmt: skip
+    """Compare with the torch network.
 
     Raises VerificationError if the bundle does not pass.
     """
-    model = TorchModel(loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or "")
-    with load(built.path, backend="onnxruntime", threads=threads) as candidate:
-        record = compare(Predictor(model), candidate, _cases(loaded), progress=say)
+    with load(built.path, backend="onnxruntime", threads=threads, form=form) as candidate:
+        record = compare(truth, candidate, cases, progress=say)
     if not record.passed:
         raise VerificationError(
-            f"the graphs of this {loaded.family.title} do not compute what its checkpoint does: "
-            f"{'; '.join(record.failures)}; nothing was written, please report this"
+            f"the graphs ({form}) of this {loaded.family.title} do not compute what its checkpoint "
+            f"does: {'; '.join(record.failures)}; nothing was written, please report this"
         )
     return record
 
@@ -269,10 +288,31 @@ def _inputs(g: GraphBuilder) -> dict[str, tuple[int | str, ...]]:
 
 
 def _save(
-    g: GraphBuilder, part: dict[str, Any], folder: Path, files: dict[str, Any]
-) -> dict[str, Any]:
-    """Write a graph; note its files."""
-    model, *data = g.write(folder / part["file"], __version__)
+    g: GraphBuilder, part: dict[str, Any], folder: Path, files: dict[str, Any],
+    forms: CpuForms | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Write a graph and its CPU form if there is one; note their files. `g` is used up."""
+    if forms is None or not forms.has(part["role"]):
+        return [_noted(part, g.write(folder / part["file"], __version__), files)]
+    name = f"{part['file']}.data"
+    shared = g.nbytes() > SHARED_FROM_BYTES
+    with WeightStore(folder / name) if shared else nullcontext() as store:
+        canonical = _noted(part, g.write(folder / part["file"], __version__, store), files)
+        g.arrays.clear()
+        gc.collect()
+        other = forms.graph(part["role"])
+        if other is None:
+            return [canonical]
+        twin = forms.entry(canonical)
+        return [
+            canonical,
+            _noted(twin, other.write(folder / twin["file"], __version__, store), files),
+        ]
+
+
+def _noted(part: dict[str, Any], written: Sequence[Path], files: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a graph with its data files."""
+    model, *data = written
     files[model.name] = model
     for path in data:
         files[path.name] = path

@@ -16,12 +16,14 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from samrt_export.weights import WeightStore
+
 Array = npt.NDArray[np.generic]
 HALF_FROM_ELEMENTS = 64
 SHARE_BELOW_BYTES = 1 << 20
 INLINE_BELOW_BYTES = 4096
 EXTERNAL_FROM_BYTES = 1 << 30
-EXTERNAL_ALIGNMENT = 4096
+CUSTOM_DOMAIN, CUSTOM_VERSION = "samrt", 1
 DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 
 
@@ -34,6 +36,7 @@ class GraphBuilder:
         self.arrays: dict[str, Array] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.values: dict[str, onnx.ValueInfoProto] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._scope: list[str] = []
         self._count = 0
@@ -59,6 +62,7 @@ class GraphBuilder:
                 for k, item in enumerate(names):
                     if item == tensor:
                         names[k] = name
+        self.values.pop(tensor, None)
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def constant(self, value: npt.ArrayLike, dtype: str = "float32") -> str:
@@ -95,6 +99,19 @@ class GraphBuilder:
         names = [self._fresh(kind.lower()) for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, name=names[0], **attributes))
         return names
+
+    def custom(self, kind: str, shape: Sequence[int | str], *inputs: str, **attributes: Any) -> str:
+        """Append an operator of samrt's own domain; its float32 result has this shape.
+
+        Shape inference does not know these operators, so the shape is written down.  Inputs that
+        are left out are "".
+        """
+        given = list(inputs)
+        while given and not given[-1]:
+            given.pop()
+        name = self.op(kind, *given, domain=CUSTOM_DOMAIN, **attributes)
+        self.values[name] = helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+        return name
 
     def shape(self, tensor: str, sizes: Sequence[int]) -> str:
         """Reshape; 0 keeps a size, -1 infers one."""
@@ -153,36 +170,53 @@ class GraphBuilder:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def write(self, path: Path, producer_version: str) -> list[Path]:
+    def write(
+        self, path: Path, producer_version: str, store: WeightStore | None = None
+    ) -> list[Path]:
         """Write the checked model; from 1 GiB of weights on these go to `NAME.onnx.data`.
+
+        store: where weights go whatever their size, a file that several models share.
 
         Returns the files written, the model first.  Weights are streamed, not copied.
         """
+        if store is not None:
+            return self._write_outside(path, producer_version, store)
         if self.nbytes() < EXTERNAL_FROM_BYTES:
             path.write_bytes(self.model(producer_version).SerializeToString(deterministic=True))
             return [path]
-        data = path.with_name(f"{path.name}.data")
-        tensors = []
-        with data.open("wb") as stream:
-            for name, array in self.arrays.items():
-                if array.nbytes < INLINE_BELOW_BYTES:
-                    tensors.append(numpy_helper.from_array(array, name))
-                    continue
-                stream.write(b"\0" * (-stream.tell() % EXTERNAL_ALIGNMENT))
-                tensors.append(_external(name, array, data.name, stream.tell()))
-                stream.write(array.data)
+        with WeightStore(path.with_name(f"{path.name}.data")) as own:
+            return self._write_outside(path, producer_version, own)
+
+    def _write_outside(self, path: Path, producer_version: str, store: WeightStore) -> list[Path]:
+        tensors = [
+            numpy_helper.from_array(array, name)
+            if array.nbytes < INLINE_BELOW_BYTES
+            else store.tensor(name, array)
+            for name, array in self.arrays.items()
+        ]
+        store.flush()
         model = self._proto(tensors, producer_version)
         path.write_bytes(model.SerializeToString(deterministic=True))
         onnx.checker.check_model(str(path), full_check=True)
-        return [path, data]
+        return [path, store.path]
+
+    def opsets(self) -> list[onnx.OperatorSetIdProto]:
+        """The operator sets that the graph needs."""
+        found = [helper.make_opsetid("", self.opset)]
+        if any(node.domain == CUSTOM_DOMAIN for node in self.nodes):
+            found.append(helper.make_opsetid(CUSTOM_DOMAIN, CUSTOM_VERSION))
+        return found
 
     def _proto(
         self, initializers: Sequence[onnx.TensorProto], producer_version: str
     ) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializers)
+        graph = helper.make_graph(
+            self.nodes, self.name, self.inputs, self.outputs, initializers,
+            value_info=list(self.values.values()),
+        )  # fmt: skip
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", self.opset)],
+            opset_imports=self.opsets(),
             producer_name="samrt",
             producer_version=producer_version,
             ir_version=9,
@@ -191,17 +225,3 @@ class GraphBuilder:
     def _fresh(self, stem: str) -> str:
         self._count += 1
         return "/".join([*self._scope, f"{stem}_{self._count}"])
-
-
-def _external(name: str, array: Array, location: str, offset: int) -> onnx.TensorProto:
-    """A tensor whose bytes lie in another file."""
-    tensor = TensorProto(
-        name=name,
-        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-        dims=array.shape,
-        data_location=TensorProto.EXTERNAL,
-    )
-    facts = {"location": location, "offset": offset, "length": array.nbytes}
-    for key, value in facts.items():
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor

@@ -15,7 +15,7 @@ PACKAGE = Path(samrt.__file__).parent
 HEAVY = (
     "torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx",
     "tensorrt_rtx_bindings", "cuda", "pycuda", "PIL", "cv2", "scipy",
-    "pydicom", "samrt_export", "samrt._native",
+    "pydicom", "highdicom", "nibabel", "samrt_export", "samrt._native",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def test_import_samrt_loads_nothing_heavy() -> None:
         "import samrt; samrt.available_backends(); samrt.available_models()",
         "from samrt import *",
         "import samrt.bundle, samrt.manifest, samrt.environment, samrt.imaging",
+        "import samrt.gate, samrt.admission, samrt.verification, samrt.selfcheck",
         "import samrt.backends.tensorrt, samrt.engines.bundles, samrt.engines.triton",
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import samrt
 from samrt import _kernels
 from samrt.geometry import place
 from samrt.manifest import InputSpec
@@ -80,3 +82,19 @@ def test_half_precision_is_the_rounded_single_precision(interpolation: str, roun
         half = tensor(picture, spec_of(interpolation, rounding, "float16"), **(options or {}))
         assert half.dtype == np.float16
         np.testing.assert_array_equal(half, single.astype(np.float16))
+
+
+def test_a_dicom_file_goes_to_the_tensor_without_eight_bits(
+    scanner: Any, tmp_path: Path, bundle_path: Path
+) -> None:
+    """Its values and window give the same embedding as the array behind the file."""
+    values, _ = scanner.body((3, 48, 80))
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(scanner.packed(scanner.series(values)[1]))
+    with samrt.load(bundle_path, threads=1) as engine:
+        for window, limits in ((None, (-160.0, 239.0)), ("lung", (-1350.0, 149.0))):
+            of_file = engine.encode(path, window=window)
+            of_array = engine.encode(values[1], window=limits)
+            for name, feature in of_file.features.items():
+                np.testing.assert_array_equal(feature, of_array.features[name])
+            assert of_file.timings.decode_image_ms is not None

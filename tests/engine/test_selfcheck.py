@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,17 @@ import pytest
 import samrt
 from samrt.backends.base import Session
 from samrt.errors import BackendError
+from samrt.manifest import PromptSpec
 from samrt.phantoms import PhantomCase, phantom_case
-from samrt.selfcheck import check_model, figures_of
+from samrt.selfcheck import (
+    Check,
+    check_model,
+    far_off,
+    figures_of,
+    quick_check,
+    supported_prompts,
+)
+from samrt.types import Prompt
 
 
 @pytest.fixture
@@ -169,3 +179,60 @@ def test_records_that_do_not_fit_are_failures(
     parity = {"precision": "fp32", "expected": {"portrait": entry}}
     (bad,) = (c for c in check_model(load_edited({"parity": parity}), cases) if not c.passed)
     assert "does not fit this model" in bad.detail
+
+
+def test_the_self_test_runs_one_picture_and_one_prompt(
+    predictor: samrt.Predictor, load_edited: Callable[..., samrt.Predictor],
+    cases: list[PhantomCase], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    record = record_of(predictor, cases)
+    engine = load_edited({"parity": record})
+    calls: list[str] = []
+    for name in ("run_encoder", "run_decoder"):
+        real = getattr(engine.model, name)
+        monkeypatch.setattr(
+            engine.model, name, lambda *a, n=name, r=real: (calls.append(n), r(*a))[1]
+        )
+    check = quick_check(engine)
+    assert check == Check("self-test on portrait", True, "agrees with the record")
+    assert calls == ["run_encoder", "run_decoder"]
+    wrong = {"portrait": {**record["expected"]["portrait"], "embedding": [9.0] * 16}}
+    assert quick_check(engine, wrong).detail.startswith("embedding differs by")
+    assert not quick_check(engine, {"portrait": 3}).passed
+    nothing = quick_check(engine, {})
+    assert (nothing.passed, "no figures to compare with" in nothing.detail) == (True, True)
+
+
+def test_load_tests_itself_on_request(
+    predictor: samrt.Predictor, edit_bundle: Callable[..., Path], cases: list[PhantomCase]
+) -> None:
+    record = record_of(predictor, cases)
+    path = edit_bundle({"parity": record}, "sound")
+    samrt.load(path, threads=1, self_test=True).close()
+    record["expected"]["portrait"]["embedding"][3] = 9.0
+    path = edit_bundle({"parity": record}, "other")
+    samrt.load(path, threads=1).close()  # off on the CPU
+    text = (
+        r"fixture on onnxruntime does not compute what it did when it was verified: embedding "
+        r"differs by .*check it with samrt verify \(self_test=False or --no-self-test"
+    )
+    with pytest.raises(samrt.VerificationError, match=text):
+        samrt.load(path, backend="onnxruntime", threads=1, self_test=True)
+
+
+def test_the_first_stage_that_is_far_off() -> None:
+    def outputs(*errors: float) -> dict[str, Any]:
+        names = ("image_embeddings", "low_res_masks", "iou_predictions")
+        return {n: {"rms_rel_worst": e} for n, e in zip(names, errors, strict=True)}
+
+    assert far_off(outputs(1e-5, 1e-5, 1e-5), "fp32") is None
+    assert "encoder's output image_embeddings" in str(far_off(outputs(0.5, 0.5, 0.5), "fp16"))
+    assert "decoder's output low_res_masks" in str(far_off(outputs(1e-5, 0.5, 0.5), "fp32"))
+    assert far_off(outputs(0.05, 0.1, 0.1), "int8") is None
+    assert far_off({}, "fp32") is None
+
+
+def test_a_model_without_prompts_is_asked_without() -> None:
+    spec = PromptSpec(False, False, False, False, False, "scale", None, False, False)
+    (prompt,) = supported_prompts([Prompt(box=(0, 0, 9, 9))], (10, 10), spec)
+    assert prompt.is_empty

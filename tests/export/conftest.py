@@ -57,3 +57,9 @@ def seeded(golden: Path) -> ModuleType:
 def golden_inputs() -> ModuleType:
     """`golden_inputs.py`: encoder inputs made as the golden vectors' README says."""
     return load_module(HERE / "golden_inputs.py", "samrt_tests_golden_inputs")
+
+
+@pytest.fixture(scope="session")
+def operators() -> ModuleType:
+    """`operators.py`: samrt's own operators for `onnx.reference`."""
+    return load_module(HERE / "operators.py", "samrt_tests_operators")

@@ -54,7 +54,9 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     """Indices kept, by falling score; boxes of different categories do not compete."""
     order = scores.argsort(descending=True, stable=True)
     boxes, groups = boxes[order], idxs.to(order.device)[order]
-    rivals = (box_iou(boxes, boxes) > iou_threshold) & (groups[:, None] == groups[None, :])
+    # The IoU is float32 and the threshold double, as in torchvision's kernel: 4/5 is above 0.8.
+    rivals = box_iou(boxes, boxes).double() > iou_threshold
+    rivals &= groups[:, None] == groups[None, :]
     alive = torch.ones(len(order), dtype=torch.bool)
     for k in range(len(order)):
         if alive[k]:

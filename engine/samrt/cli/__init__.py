@@ -8,23 +8,27 @@ to standard error. Anything that ends in a traceback is a bug in samrt.
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import warnings
 from collections.abc import Sequence
 
 from samrt._version import __version__
-from samrt.cli import _numbers, build, export, infer, info, models, pull, verify
+from samrt.cli import _numbers
 from samrt.cli._report import flush
 from samrt.errors import SamrtError, VerificationError
 
 __all__ = ["build_parser", "main"]
 
-_VERBS = (infer, export, build, verify, models, pull, info)
+_VERBS = (
+    "infer", "export", "quantize", "build", "verify", "bench", "eval", "models", "pull", "info"
+)  # fmt: skip
+"""Modules of this package, in the order of the help."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all verbs."""
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The parser with all verbs, or only the one named: the others need not be imported then."""
     parser = argparse.ArgumentParser(
         prog="samrt",
         description="Segment Anything on medical images: a box or a point in, a mask out.",
@@ -34,8 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"samrt {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in _VERBS:
-        module.add_subparser(verbs)
+    for name in [verb] if verb in _VERBS else _VERBS:
+        importlib.import_module(f"samrt.cli.{name}").add_subparser(verbs)
     return parser
 
 
@@ -43,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = _numbers.join_values(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser().parse_args(words)
+        args = build_parser(words[0] if words else None).parse_args(words)
         with warnings.catch_warnings():
             _hush_pillow()
             code: int = args.run(args)

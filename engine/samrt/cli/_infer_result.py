@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from samrt._version import __version__
+from samrt.cli._infer_scanner import area_text, image_record, mask_record
 from samrt.cli._report import print_table, say, warn
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from samrt.model import ModelInfo
     from samrt.types import Prediction, Prompt
 
-__all__ = ["InferResult", "print_result", "result_document"]
+__all__ = ["InferResult", "model_record", "print_result", "result_document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class InferResult:
     mask_input: str | None
     timings: dict[str, float | None]
     warnings: tuple[str, ...]
+    with_uids: bool = False
 
     def mask_file(self, prompt: int, mask: int) -> str | None:
         """Path of a written mask."""
@@ -51,6 +53,34 @@ def _prompt_record(prompt: Prompt, mask_input: str | None) -> dict[str, Any]:
     }
 
 
+def model_record(model: ModelInfo) -> dict[str, Any]:
+    """The model in use, for the JSON document."""
+    return {
+        "name": model.name,
+        "model_id": model.model_id,
+        "sha256": model.sha256,
+        "files": dict(model.files),
+        "precision": {
+            "requested": model.precision_requested,
+            "effective": model.precision_effective,
+        },
+        "backend": {
+            "requested": model.backend_requested,
+            "effective": model.backend_effective,
+            "version": model.backend_version,
+            "device": model.device,
+            "reason": model.backend_reason,
+        },
+        "form": {
+            "requested": model.form_requested,
+            "effective": model.form_effective,
+            "reason": model.form_reason,
+        },
+        "threads": model.threads,
+        "verification": asdict(model.verification),
+    }
+
+
 def result_document(result: InferResult) -> dict[str, Any]:
     """The result as one JSON document."""
     image, model = result.image, result.model
@@ -63,6 +93,7 @@ def result_document(result: InferResult) -> dict[str, Any]:
                 "score": round(float(prediction.scores[m]), 6),
                 "stability": round(float(prediction.stability[m]), 6),
                 "area_px": int(prediction.areas_px[m]),
+                **mask_record(image, prediction, m),
                 "box": [float(v) for v in prediction.boxes[m]],
                 "file": result.mask_file(p, m),
             }
@@ -73,28 +104,14 @@ def result_document(result: InferResult) -> dict[str, Any]:
                 "index": p,
                 "prompt": _prompt_record(prediction.prompt, result.mask_input),
                 "best": prediction.best,
+                "zoom": None if prediction.zoom is None else list(prediction.zoom),
                 "masks": masks,
                 "warnings": [w for w in prediction.warnings if w not in result.warnings],
             }
         )
     return {
         "samrt": __version__,
-        "model": {
-            "name": model.name,
-            "model_id": model.model_id,
-            "sha256": model.sha256,
-            "files": dict(model.files),
-            "precision": {
-                "requested": model.precision_requested,
-                "effective": model.precision_effective,
-            },
-            "backend": {
-                "requested": model.backend_requested,
-                "effective": model.backend_effective,
-                "version": model.backend_version,
-            },
-            "threads": model.threads,
-        },
+        "model": model_record(model),
         "image": {
             "file": None if image.name == "standard input" else image.name,
             "sha256": image.sha256,
@@ -104,6 +121,7 @@ def result_document(result: InferResult) -> dict[str, Any]:
             "mode": image.mode,
             "bit_depth": image.bit_depth,
             "window": None if image.window is None else list(image.window),
+            **image_record(image, result.with_uids),
         },
         "prompts": prompts,
         "files": result.other_files(),
@@ -113,6 +131,12 @@ def result_document(result: InferResult) -> dict[str, Any]:
         },
         "warnings": list(result.warnings),
     }
+
+
+def _zoom_text(prediction: Prediction) -> str:
+    if prediction.zoom is None:
+        return ""
+    return f", zoomed to {','.join(str(side) for side in prediction.zoom)}"
 
 
 def print_result(result: InferResult) -> None:
@@ -131,8 +155,8 @@ def print_result(result: InferResult) -> None:
                 [
                     f"{label} {m}" if len(prediction.masks) > 1 else label,
                     f"score {float(prediction.scores[m]):.3f}",
-                    f"area {int(prediction.areas_px[m])} px",
-                    f"box {x0},{y0},{x1},{y1}",
+                    f"area {area_text(result.image, prediction, m)}",
+                    f"box {x0},{y0},{x1},{y1}" + _zoom_text(prediction),
                     result.mask_file(p, m) or "",
                 ]
             )

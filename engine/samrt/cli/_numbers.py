@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from samrt.imaging.array import Window
 
-__all__ = ["at_least", "box", "join_values", "point", "window"]
+__all__ = ["at_least", "box", "box3d", "join_values", "point", "window"]
 
-_MOST_VALUES = {"--box": 4, "--point": 3, "--window": 2}
+_MOST_VALUES = {"--box": 4, "--box3d": 6, "--point": 3, "--window": 2}
 _LIST = re.compile(r"[-+]?[.\d]")
 
 
@@ -64,6 +64,11 @@ def box(text: str) -> tuple[float, ...]:
     return _numbers(text, (4,), "x0,y0,x1,y1")
 
 
+def box3d(text: str) -> tuple[float, ...]:
+    """``x0,y0,z0,x1,y1,z1``."""
+    return _numbers(text, (6,), "x0,y0,z0,x1,y1,z1")
+
+
 def point(text: str) -> tuple[float, float, int]:
     """``x,y`` or ``x,y,label`` with label 1 (object) or 0 (background)."""
     values = _numbers(text, (2, 3), "x,y or x,y,label")
@@ -76,13 +81,16 @@ def point(text: str) -> tuple[float, float, int]:
 
 
 def window(text: str) -> Window:
-    """``lo,hi``, ``minmax`` or ``percentile``."""
-    if text == "minmax":
-        return "minmax"
-    if text == "percentile":
-        return "percentile"
-    lo, hi = _numbers(text, (2,), "lo,hi or minmax or percentile")
-    return lo, hi
+    """Two numbers (``a,b``, ``centre/width``, ``lo:hi``), a rule, or a name; looked up later."""
+    from samrt.imaging.windows import PRESETS
+
+    rule = text.partition(":")[0]
+    if rule in ("auto", "minmax", "percentile", "file", "lut", *PRESETS):
+        return text
+    marks = [mark for mark in "/:" if mark in text]
+    pair = text.replace(marks[0], ",", 1) if marks else text
+    _numbers(pair, (2,), f"two numbers, auto, minmax, percentile, file, lut, {', '.join(PRESETS)}")
+    return text
 
 
 def at_least(lowest: int) -> Callable[[str], int]:

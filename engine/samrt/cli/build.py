@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.cli import _numbers
+from samrt.cli._build_proof import EngineProofReport, check_graphs, print_proof, prove_engines
+from samrt.cli._cases import Pictures
 
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
@@ -21,6 +23,7 @@ __all__ = ["add_subparser", "run"]
 
 _RUNTIMES = ("tensorrt", "tensorrt-rtx")
 _EVERY_SECONDS = 10.0
+_FAILED = 3
 
 
 def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +34,9 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Compile the encoder and the decoder of a bundle into engines and keep them in "
         "the cache folder (SAMRT_CACHE), where samrt.load(..., backend='tensorrt') finds them. "
         "TensorRT builds for the GPU of this machine; TensorRT-RTX needs no GPU to build. "
+        "Where the engines can be run they are compared with the FP32 model at the end, and "
+        "refused if they are not as good (exit code 3); elsewhere loading them for the first time "
+        "does that. "
         "With --triton DIR write a model repository for Triton Inference Server: of the ONNX "
         "files, or with --runtime tensorrt of the engines.",
         allow_abbrev=False,
@@ -75,6 +81,13 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="0..5",
         help="effort of the build (the runtime's own)",
     )
+    add("--images", metavar="DIR", help="compare on the pictures in this folder too")
+    add("--no-verify", action="store_true", help="leave the comparison to the first load")
+    add(
+        "--allow-refused",
+        action="store_true",
+        help="build graphs that their verification has refused; exit code 0 for such engines",
+    )
     add("--triton", type=Path, metavar="DIR", help="write a model repository here")
     add("--force", action="store_true", help="build again and replace files that exist")
     add("--json", action="store_true", help="print one JSON document")
@@ -105,12 +118,19 @@ def run(args: argparse.Namespace) -> int:
             "Triton does not serve engines of tensorrt-rtx: leave --runtime out for the ONNX "
             "files, or use --runtime tensorrt"
         )
+    if args.images and (args.runtime is None or args.no_verify):
+        raise OptionError("--images is for the comparison of engines, which is not asked for")
     bundle = Bundle.open(find_model(args.bundle))
+    Pictures(args.images).check()
+    check_graphs(bundle, args.precision, allow_refused=args.allow_refused)
     engines: list[Outcome] = []
+    proof: EngineProofReport | None = None
     if args.runtime is not None:
-        engines = _build(args, bundle)
+        proof = _build(args, bundle)
+        engines = proof.engines
+    refused = proof is not None and proof.verdict.state == "refused" and not args.allow_refused
     files: list[Path] = []
-    if args.triton is not None:
+    if args.triton is not None and not refused:
         bundle.verify()
         files = write_repository(
             args.triton, bundle, precision=args.precision, engines=engines, force=args.force
@@ -118,13 +138,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         from samrt.cli._report import print_json
 
-        print_json(_document(bundle, engines, files))
+        print_json(_document(bundle, engines, files, proof))
     else:
         _print(bundle, engines, files)
+        if proof is not None:
+            print_proof(proof)
+    if refused and proof is not None:
+        print(f"samrt: the engines are refused: {proof.verdict.detail}", file=sys.stderr)
+        return _FAILED
     return 0
 
 
-def _build(args: argparse.Namespace, bundle: Bundle) -> list[Outcome]:
+def _build(args: argparse.Namespace, bundle: Bundle) -> EngineProofReport:
     from samrt.engines.api import load_api
     from samrt.engines.builder import check_options
     from samrt.engines.bundles import build_bundle
@@ -132,20 +157,21 @@ def _build(args: argparse.Namespace, bundle: Bundle) -> list[Outcome]:
 
     api, options = load_api(args.runtime), _options(args)
     check_options(api, options)
-    progress = _Progress()
+    progress, cache = _Progress(), EngineCache()
     try:
-        return build_bundle(
+        engines = build_bundle(
             bundle,
             api,
             options,
             precision=args.precision,
             device=_device(api),
-            cache=EngineCache(),
+            cache=cache,
             force=args.force,
             progress=progress,
         )
     finally:
         progress.end()
+    return prove_engines(args, bundle, api, engines, cache)
 
 
 def _options(args: argparse.Namespace) -> BuildOptions:
@@ -200,11 +226,14 @@ class _Progress:
             print(file=sys.stderr)
 
 
-def _document(bundle: Bundle, engines: list[Outcome], files: list[Path]) -> dict[str, Any]:
+def _document(
+    bundle: Bundle, engines: list[Outcome], files: list[Path], proof: EngineProofReport | None
+) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "model_id": bundle.model_id,
         "engines": [outcome.as_dict() for outcome in engines],
+        "verification": None if proof is None else proof.as_dict(),
         "triton_files": [str(path) for path in files],
     }
 
@@ -229,8 +258,3 @@ def _print(bundle: Bundle, engines: list[Outcome], files: list[Path]) -> None:
             "the runtime's own targets" if key.device == "any" else key.device
         )
         say(f"{bundle.model_id}: engines for {key.runtime} {key.version}, {where}")
-        if any(outcome.record.verification is None for outcome in engines):
-            say(
-                "Not compared with the FP32 model yet: run samrt verify "
-                f"{bundle.path} --backend {key.runtime} where the GPU is."
-            )

@@ -74,6 +74,11 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--no-verify", action="store_true", help="leave out the comparison with the checkpoint"
     )
+    parser.add_argument(
+        "--no-cpu-form",
+        action="store_true",
+        help="leave out the encoder's second form, in samrt's own operators for ONNX Runtime",
+    )
     parser.add_argument("--threads", type=int, help="threads of the comparison")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -115,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         half_io=args.half_io,
         overwrite=args.force,
         verify=not args.no_verify,
+        cpu_form=False if args.no_cpu_form else None,
         threads=args.threads,
         progress=_progress,
     )
@@ -142,7 +148,7 @@ def _convert(args: argparse.Namespace) -> int:
     if args.precision != "fp16":
         raise OptionError(f"{args.checkpoint} is a bundle already: give --precision fp16")
     given = ("family", "base", "lora_alpha", "name", "image_size", "crop_padding", "no_verify")
-    for option in given:
+    for option in (*given, "no_cpu_form"):
         if getattr(args, option):
             name = option.replace("_", "-")
             raise OptionError(f"--{name} is of use for checkpoints only: leave it out")
@@ -180,7 +186,7 @@ def _report(
         "family": manifest.family,
         "variant": manifest.variant,
         "input_size": list(manifest.input.size),
-        "bytes": sum(part.total_bytes for part in manifest.artifacts),
+        "bytes": sum(item.bytes for item in bundle.files().values()),
         "precisions": list(bundle.precisions()),
         "parity": parity or None,
         "calibration": dict(manifest.calibration or {}) or None,

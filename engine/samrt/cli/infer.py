@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from samrt._version import __version__
-from samrt.cli import _numbers
+from samrt.cli import _infer_everything, _infer_scanner, _infer_volume, _infer_zoom, _numbers
 from samrt.cli._infer_result import InferResult, print_result, result_document
 from samrt.cli._report import print_json
 from samrt.cli._stderr import captured_stderr
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_subparser", "run"]
 
-_KINDS = ("mask", "overlay", "label", "coco", "polygons", "npz")
+_SCANNER_KINDS = ("seg", "rtstruct", "capture", "nifti")
+_KINDS = ("mask", "overlay", "label", "coco", "polygons", "npz", *_SCANNER_KINDS)
 _DEFAULT_KINDS = ("mask", "overlay")
 _MASKS_PER_PROMPT = 3
 
@@ -38,11 +39,18 @@ files, in the output folder, named after the image:
   coco      STEM.coco.json, annotations with compressed RLE
   polygons  STEM.polygons.geojson, polygons with holes
   npz       STEM.logits.npz, low-resolution logits, for --mask-input
+  seg       STEM.seg.dcm, DICOM segmentation, of DICOM images
+  rtstruct  STEM.rtstruct.dcm, DICOM structure set, of DICOM images
+  capture   STEM.capture.dcm, the overlay as secondary capture, of DICOM images
+  nifti     STEM.mask.nii.gz, of volumes; these have seg, rtstruct and overlay (a contact sheet) too
 
 examples:
   samrt infer ct.png --box 60,40,220,180
   samrt infer ct.png --point 120,90 --point 30,20,0 --outputs mask,npz -o out
-  samrt infer ct.png --box 60 40 220 180 --box 300 80 410 200 --json"""
+  samrt infer ct.png --box 60 40 220 180 --box 300 80 410 200 --json
+  samrt infer scan.dcm --box 60,40,220,180 --window lung --outputs overlay,seg --label lung
+  samrt infer volume.nii.gz --box3d 60,40,10,220,180,32
+  samrt infer series/ --box 60,40,220,180 --frame 20 --propagate --outputs seg,rtstruct"""
 
 
 def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,10 +64,15 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         allow_abbrev=False,
     )
     parser.add_argument(
-        "image", metavar="IMAGE", help="PNG, JPEG, BMP, TIFF or WebP file; - reads standard input"
+        "image",
+        metavar="IMAGE",
+        help="PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI file, or the folder of a DICOM series; "
+        "- reads standard input",
     )
     _add_prompts(parser)
     _add_model(parser)
+    _infer_scanner.add_options(parser)
+    _infer_everything.add_options(parser)
     _add_output(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -79,6 +92,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
         "--multimask", action="store_true",
         help="write all candidate masks of each prompt (usually 3) in place of one",
     )  # fmt: skip
+    _infer_zoom.add_option(group)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -94,9 +108,19 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--threads", type=_numbers.at_least(1), metavar="N", help="threads to use (all, at most 8)"
     )
     group.add_argument(
-        "--window", type=_numbers.window, metavar="LO,HI",
+        "--allow-refused", action="store_true",
+        help="use a model or engine that its verification has refused; the result says so",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-self-test", action="store_true",
+        help="leave out the run on a built-in picture that engines make when they are loaded",
+    )  # fmt: skip
+    group.add_argument(
+        "--window", type=_numbers.window, metavar="A,B",
         help="intensities shown black and white, or minmax or percentile (0.5 to 99.5); images "
-        "of more than 8 bits use minmax if this is not given",
+        "of more than 8 bits use minmax if this is not given. DICOM and NIfTI: centre,width, or "
+        "lung, bone, brain ..., file[:N], lut[:N], auto (default: the file's own). "
+        "lo:hi and centre/width mean the same everywhere",
     )  # fmt: skip
     group.add_argument(
         "--max-pixels", type=_numbers.at_least(1), metavar="N",
@@ -136,6 +160,13 @@ def _kinds(text: str) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
+    _infer_everything.check_usage(args)
+    _infer_zoom.check_usage(args)
+    if _infer_volume.wanted(args):
+        _infer_zoom.refuse_volume(args)
+        return _infer_volume.run(args, _limits(args), default_kinds=_DEFAULT_KINDS)
+    if args.everything:
+        return _infer_everything.run(args, _limits(args), default_kinds=_DEFAULT_KINDS)
     _check_usage(args)
     result = _infer(args)
     if args.json:
@@ -164,7 +195,6 @@ def _infer(args: argparse.Namespace) -> InferResult:
     """Check everything, compute everything, then write everything."""
     from samrt import load
     from samrt.imaging.outputs import OutputNames, Run, render
-    from samrt.imaging.read import read_image
     from samrt.imaging.write import check_targets, write_files
 
     clock = [perf_counter()]
@@ -174,9 +204,10 @@ def _infer(args: argparse.Namespace) -> InferResult:
         return (clock[-1] - clock[-2]) * 1000.0
 
     with captured_stderr() as said:
-        image = read_image(args.image, window=args.window, limits=_limits(args))
+        image = _infer_scanner.read_input(args, _limits(args))
     remarks = [f"{image.name} may be damaged, its decoder said: {said.text}"] if said.text else []
     decode_ms = lap()
+    derived = _infer_scanner.derived_options(args)
     prompts = _prompts(args, image)
     stem = "stdin" if args.image == "-" else Path(args.image).stem
     masks = _MASKS_PER_PROMPT if args.multimask else 1
@@ -185,34 +216,41 @@ def _infer(args: argparse.Namespace) -> InferResult:
     check_targets(names.all(args.outputs), force=args.force, inputs=inputs)
     lap()
     with load(
-        args.model, backend=args.backend, precision=args.precision, threads=args.threads
-    ) as engine:
+        args.model, backend=args.backend, precision=args.precision, threads=args.threads,
+        allow_refused=args.allow_refused, self_test=False if args.no_self_test else None,
+    ) as engine:  # fmt: skip
         load_ms = lap()
-        limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
-        embedding = engine.encode(image, **limits)
-        several = args.multimask or engine.manifest.output.kind == "classes"
-        predictions = engine.decode(embedding, prompts, multimask_output=several)
-        model = engine.info
+        answers = _infer_zoom.answer(engine, image, prompts, args)
+        predictions, model = answers.predictions, engine.info
     lap()
     names = OutputNames(args.output_dir, stem, len(prompts), len(predictions[0].masks))
     facts = {"samrt": __version__, "model": model.model_id, "image_sha256": image.sha256}
-    files = render(Run(image.array, Path(image.name).name, predictions, facts), names, args.outputs)
+    run = Run(image.array, Path(image.name).name, predictions, facts, image.origin, derived)
+    files = render(run, names, args.outputs)
     check_targets(files, force=args.force, inputs=inputs)
     write_files(files, force=args.force)
     write_ms = lap()
-    timings = {
+    timings: dict[str, float | None] = {
         "decode_image": decode_ms,
         "load_model": load_ms,
-        "preprocess": embedding.timings.preprocess_ms,
-        "encode": embedding.timings.encode_ms,
+        "preprocess": answers.preprocess_ms,
+        "encode": answers.encode_ms,
         "decode_prompt": sum(p.timings.decode_prompt_ms or 0.0 for p in predictions),
         "postprocess": sum(p.timings.postprocess_ms or 0.0 for p in predictions),
         "write": write_ms,
         "total": (clock[-1] - clock[0]) * 1000.0,
     }
-    warnings = dict.fromkeys([*remarks, *image.warnings, *embedding.warnings])
+    warnings = dict.fromkeys([*remarks, *image.warnings, *answers.warnings])
     return InferResult(
-        image, model, names, args.outputs, predictions, args.mask_input, timings, tuple(warnings)
+        image,
+        model,
+        names,
+        args.outputs,
+        predictions,
+        args.mask_input,
+        timings,
+        tuple(warnings),
+        args.with_uids,
     )
 
 

@@ -32,6 +32,7 @@ def collect() -> dict[str, Any]:
     return {
         **environment(),
         "native": _native(),
+        "operators": _operators(),
         "backends": [
             {"name": b.name, "available": b.available, "missing": list(b.missing)}
             for b in available_backends()
@@ -56,6 +57,27 @@ def _native() -> dict[str, Any]:
         return {"available": False, "instruction_set": None, "error": str(exc)}
 
 
+def _operators() -> dict[str, Any]:
+    """Whether ONNX Runtime can run the CPU form of encoders here, and why not."""
+    from samrt.backends import available_backends
+    from samrt.backends.operators import OPERATORS, library_path, library_problem, requested_form
+    from samrt.errors import OptionError
+
+    usable = {info.name for info in available_backends() if info.available}
+    problem = library_problem() if "onnxruntime" in usable else "ONNX Runtime is not installed"
+    try:
+        form = requested_form(None)
+    except OptionError as exc:
+        form, problem = None, str(exc)
+    return {
+        "version": OPERATORS,
+        "available": problem is None,
+        "library": None if library_path() is None else str(library_path()),
+        "form": form,
+        "error": problem,
+    }
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from samrt.cli._report import print_json, print_table
@@ -72,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
         ["cpus", f"{found['cpus_usable']} usable of {found['cpus_logical']}"],
         ["native", f"on ({native['instruction_set']})" if native["available"] else native["error"]],
     ]
+    ops = found["operators"]
+    state = f"on ({ops['version']}, form {ops['form']})" if ops["available"] else ops["error"]
+    rows.append(["operators", state])
     for backend in found["backends"]:
         lacks = f"missing: {', '.join(backend['missing'])}"
         rows.append([f"backend {backend['name']}", "available" if backend["available"] else lacks])

@@ -42,7 +42,7 @@ def _describe(name: str, path: Path) -> dict[str, Any]:
     except SamrtError as exc:
         return {"name": name, "path": str(path), "error": str(exc)}
     manifest = bundle.manifest
-    files = [item for artifact in manifest.artifacts for item in artifact.all_files]
+    files = list(bundle.files().values())
     return {
         "name": manifest.name,
         "model_id": bundle.model_id,

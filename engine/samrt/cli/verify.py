@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samrt.cli import _numbers
+from samrt.cli._cases import Pictures
 
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
+    from samrt.gate import Verdict
     from samrt.manifest import Manifest
     from samrt.model import Model
     from samrt.predictor import Predictor
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["add_subparser", "run"]
 
 _FAILED = 3
+_OWN = "fp32"
 _EXTRA = ("torch", "onnx", "cv2", "scipy", "safetensors", "samrt_export")
 
 
@@ -31,18 +34,28 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Check a model bundle: the manifest against its schema, presence, size and "
         "sha256 of every file; then run it on built-in pictures: finite numbers, the same result "
         "twice, and the figures of its last verification where the manifest holds them. With "
-        "--against also compare every output with the checkpoint in PyTorch (needs pip install "
-        "'samrt[export]'). Exit code 3 if anything fails.",
+        "--against CHECKPOINT also compare every output with the checkpoint in PyTorch (needs pip "
+        "install 'samrt[export]'); with --against fp32 compare another precision or backend, such "
+        "as engines of TensorRT, with the bundle's own FP32 graphs in ONNX Runtime. Exit code 3 if "
+        "anything fails.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", help="name of a model or path of its folder")
     add("--files-only", action="store_true", help="check the files and run nothing")
-    add("--against", metavar="CHECKPOINT", help="compare with this checkpoint")
+    add(
+        "--against",
+        metavar="CHECKPOINT|fp32",
+        help="compare with this checkpoint, or with the bundle's FP32 graphs",
+    )
     add("--base", metavar="CHECKPOINT", help="the checkpoint that a LoRA adapter was trained on")
     add("--family", metavar="NAME", help="family of the checkpoint (the bundle's)")
     add("--images", metavar="DIR", help="compare on the pictures in this folder too")
-    add("--record", action="store_true", help="write the comparison into the manifest")
+    add(
+        "--record",
+        action="store_true",
+        help="write the comparison into the manifest of the bundle, or of the engines",
+    )
     add("--backend", default="auto", metavar="NAME", help="see samrt info (auto)")
     add("--precision", default="auto", metavar="NAME", help="fp32, fp16 or int8 (auto)")
     add("--threads", type=_numbers.at_least(1), metavar="N", help="threads (all, at most 8)")
@@ -59,8 +72,8 @@ class _Report:
     checks: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
     comparison: dict[str, Any] | None = None
-    image_files: dict[str, str] = field(default_factory=dict)
-    skipped_files: dict[str, str] = field(default_factory=dict)
+    where: str | None = None
+    pictures: Pictures = field(default_factory=lambda: Pictures(None))
 
     @property
     def problems(self) -> list[str]:
@@ -77,17 +90,20 @@ def run(args: argparse.Namespace) -> int:
     for option in ("images", "record", "base", "family"):
         if getattr(args, option) and not args.against:
             raise OptionError(f"--{option} is of use only with --against CHECKPOINT: add it")
+    if args.against == _OWN and (args.base or args.family):
+        raise OptionError("--base and --family describe a checkpoint: leave them out with fp32")
     if args.files_only and args.against:
         raise OptionError("--files-only runs nothing, so there is no comparison: leave one out")
     path = find_model(args.bundle)
-    report = _Report(str(path))
+    report = _Report(str(path), pictures=Pictures(args.images))
+    report.pictures.check()
     bundle = _check_files(path, report)
     if bundle is not None and not args.files_only:
         _run_model(args, bundle, report)
     if args.json:
         _print_json(report)
     else:
-        _print(report)
+        _print(report, against_own=args.against == _OWN)
     if report.problems:
         print(f"samrt: verification failed: {'; '.join(report.problems)}", file=sys.stderr)
         return _FAILED
@@ -114,8 +130,7 @@ def _check_files(path: Path, report: _Report) -> Bundle | None:
             "sha256": item.sha256,
             "bytes": item.bytes,
         }
-        for artifact in bundle.manifest.artifacts
-        for item in artifact.all_files
+        for item in bundle.files().values()
     ]
     return bundle
 
@@ -128,24 +143,41 @@ def _run_model(args: argparse.Namespace, bundle: Bundle, report: _Report) -> Non
 
     say = _progress()
     reference: Model | None = None
-    if args.against:
+    if args.against and args.against != _OWN:
         say("reading the checkpoint")
         reference = load_reference(args.against, bundle.manifest, args)
     with load(
-        bundle.path, backend=args.backend, precision=args.precision, threads=args.threads
+        bundle.path,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        allow_refused=True,  # to look at it is what this verb is for
+        self_test=False,
     ) as engine:
         report.engine = {
             "backend": engine.info.backend_effective,
             "backend_version": engine.info.backend_version,
             "precision": engine.info.precision_effective,
             "decoder_precision": engine.info.decoder_precision,
+            "form": engine.info.form_effective,
+            "form_reason": engine.info.form_reason,
             "threads": engine.info.threads,
         }
+        if not args.against:
+            report.checks.append(_gate(engine.info.verification))
         # A comparison runs every picture anyway, so one is enough before it.
-        cases = phantom_cases() if reference is None else [phantom_case(PHANTOM_NAMES[0])]
+        cases = [phantom_case(PHANTOM_NAMES[0])] if args.against else phantom_cases()
         report.checks += [asdict(check) for check in check_model(engine, cases, progress=say)]
         if reference is not None:
             _compare(args, engine, reference, report, say)
+        elif args.against:
+            _compare_with_own(args, engine, bundle, report, say)
+
+
+def _gate(verdict: Verdict) -> dict[str, Any]:
+    """What an earlier verification says."""
+    passed = verdict.state != "refused"
+    return {"name": "gate", "passed": passed, "detail": f"{verdict.state}: {verdict.detail}"}
 
 
 def load_reference(checkpoint: str, manifest: Manifest, args: argparse.Namespace) -> Model:
@@ -185,25 +217,57 @@ def _compare(
     report: _Report,
     say: Callable[[str], None],
 ) -> None:
-    from samrt.phantoms import phantom_cases
     from samrt.predictor import Predictor
-    from samrt_export.verify import compare, image_cases, store_record
-
-    def cases() -> Any:
-        yield from phantom_cases()
-        if args.images:
-            for case in image_cases(args.images, on_skip=skip):
-                report.image_files[case.name] = str(case.path)
-                yield case
-
-    def skip(path: Path, why: str) -> None:
-        report.skipped_files[str(path)] = why
+    from samrt.verification import compare
 
     with Predictor(reference) as truth:
-        record = compare(truth, engine, cases(), progress=say)
+        record = compare(truth, engine, report.pictures.cases(), progress=say)
     report.comparison = record.as_dict()
     if args.record:
+        from samrt_export.verify import store_record
+
         store_record(report.bundle, record)
+
+
+def _compare_with_own(
+    args: argparse.Namespace,
+    engine: Predictor,
+    bundle: Bundle,
+    report: _Report,
+    say: Callable[[str], None],
+) -> None:
+    """Compare with the bundle's FP32 graphs; keep the figures of engines if that is asked for."""
+    from samrt.admission import prove
+    from samrt.errors import OptionError
+
+    proof = engine.model.proof
+    if args.record and proof is None:
+        raise OptionError(
+            "--record with --against fp32 is for engines: graphs get their record when they are "
+            "exported or quantized, leave it out"
+        )
+    report.comparison = prove(engine, cases=report.pictures.cases(), progress=say)
+    if args.record and proof is not None:
+        proof.store(report.comparison)
+    if report.comparison["passed"]:
+        return
+    report.where = report.comparison["first_wrong"]
+    precision = engine.info.precision_effective
+    if proof is None and precision != "fp32":
+        say("looking for the node where the error explodes")
+        report.where = _where(bundle, precision, args.threads) or report.where
+
+
+def _where(bundle: Bundle, precision: str, threads: int | None) -> str | None:
+    """The first node of the graphs where the error explodes, where that can be found out."""
+    from samrt.errors import BackendError
+
+    try:
+        from samrt_export.verify.growth import explosion
+
+        return explosion(bundle, precision, threads=threads)
+    except (ModuleNotFoundError, BackendError):
+        return None
 
 
 def _progress() -> Callable[[str], None]:
@@ -228,13 +292,14 @@ def _print_json(report: _Report) -> None:
             "checks": report.checks,
             "engine": report.engine,
             "comparison": report.comparison,
-            "image_files": report.image_files,
-            "skipped_files": report.skipped_files,
+            "where": report.where,
+            "image_files": report.pictures.image_files,
+            "skipped_files": report.pictures.skipped_files,
         }
     )
 
 
-def _print(report: _Report) -> None:
+def _print(report: _Report, *, against_own: bool) -> None:
     from samrt.cli._comparison import print_comparison
     from samrt.cli._report import print_table, say, warn
 
@@ -242,10 +307,14 @@ def _print(report: _Report) -> None:
         ["ok" if check["passed"] else "FAILED", check["name"], check["detail"]]
         for check in report.checks
     )
-    warn(f"{path} was left out: {why}" for path, why in report.skipped_files.items())
+    warn(f"{path} was left out: {why}" for path, why in report.pictures.skipped_files.items())
     if report.comparison is not None:
-        print_comparison(report.comparison, report.image_files)
+        print_comparison(report.comparison, report.pictures.image_files)
+    if report.where is not None:
+        say(report.where)
     if not report.problems:
         did = "is intact" if report.engine is None else "is intact and runs"
-        did = did if report.comparison is None else "is intact, runs and equals its checkpoint"
+        if report.comparison is not None:
+            equals = "its FP32 graphs" if against_own else "its checkpoint"
+            did = f"is intact, runs and equals {equals}"
         say(f"{report.bundle} {did}: {report.model_id}")

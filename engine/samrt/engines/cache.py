@@ -21,10 +21,11 @@ from samrt.bundle import sha256_of
 from samrt.engines.api import Api
 from samrt.engines.memory import DeviceInfo
 from samrt.engines.record import ANY_DEVICE, EngineKey, EngineRecord, read_record
-from samrt.errors import BackendError, BundleError, OutputError
+from samrt.errors import BackendError, BundleError, OutputError, VerificationError
+from samrt.gate import THRESHOLDS, judge_record
 from samrt.imaging.write import write_files
 
-__all__ = ["EngineCache", "cache_folder", "misfits"]
+__all__ = ["EngineCache", "cache_folder", "is_about_device", "misfits", "refusal_of"]
 
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST_BYTES = 1024 * 1024
@@ -183,7 +184,7 @@ class EngineCache:
         return path
 
     def record_verification(self, record: EngineRecord, figures: Mapping[str, Any]) -> EngineRecord:
-        """Write the figures of a comparison into an entry; ``figures["passed"]`` decides its use.
+        """Write the record of a comparison into an entry; :mod:`samrt.gate` judges it.
 
         Raises:
             OutputError: the disk refused.
@@ -196,7 +197,15 @@ class EngineCache:
         text = json.dumps(record.as_dict(), indent=2, allow_nan=False)
         write_files({self._entry(record.key) / _MANIFEST: f"{text}\n".encode()}, force=True)
 
-    def choose(self, model_sha256: str, label: str, api: Api, device: DeviceInfo) -> EngineRecord:
+    def choose(
+        self,
+        model_sha256: str,
+        label: str,
+        api: Api,
+        device: DeviceInfo,
+        *,
+        allow_refused: bool = False,
+    ) -> EngineRecord:
         """The latest engine of a model that fits this runtime and GPU.
 
         Args:
@@ -204,17 +213,29 @@ class EngineCache:
             label: name of that file for messages.
             api: the runtime.
             device: the GPU.
+            allow_refused: also one that its verification has refused.
 
         Raises:
             BackendError: there is none; what was found and why it does not fit is listed.
+            VerificationError: those that fit are refused.
         """
-        found = self.records(model_sha256, api.runtime)
-        reasons = []
-        for record in found:
+        reasons, refused = [], []
+        for record in self.records(model_sha256, api.runtime):
             problems = misfits(record, api, device)
-            if not problems:
+            refusal = None if allow_refused else refusal_of(record, device)
+            if not problems and refusal is None:
                 return record
+            if not problems:
+                refused.append(refusal)
+                continue
             reasons.append(f"{record.key.digest[:8]}: {', '.join(problems)}")
+        if refused:
+            raise VerificationError(
+                f"the engine of {label} for {api.title} is refused, it does not compute what the "
+                f"FP32 model does: {refused[0]}; build it again with samrt build BUNDLE --runtime "
+                f"{api.runtime} --force, or use it all the same with allow_refused=True "
+                "(--allow-refused), which every result will say"
+            )
         what = "; ".join(reasons) or f"none in {self.folder} was built from this file"
         raise BackendError(
             f"no engine for {label} fits {api.title} on {device} ({what}): run samrt build BUNDLE "
@@ -236,6 +257,23 @@ def misfits(record: EngineRecord, api: Api, device: DeviceInfo) -> list[str]:
             found.append(f"built for {','.join(key.targets)}, this GPU is {device.generation}")
         elif not key.targets and device.capability < _PORTABLE_FROM:
             found.append(f"built for sm80 and newer, this GPU is {device.generation}")
-    if record.verification is not None and record.verification.get("passed") is not True:
-        found.append("refused by its verification")
     return found
+
+
+def refusal_of(record: EngineRecord, device: DeviceInfo) -> str | None:
+    """What a verification on this GPU holds against an engine; ``None`` if nothing."""
+    told = record.verification
+    if told is None or not is_about_device(told, device):
+        return None
+    precision = str(told.get("precision", record.build.get("precision", "fp32")))
+    verdict = judge_record(told, precision if precision in THRESHOLDS else "fp32")
+    return verdict.detail if verdict.state == "refused" else None
+
+
+def is_about_device(verification: Mapping[str, Any], device: DeviceInfo) -> bool:
+    """Whether a record was made on this GPU with this driver; one that does not say was.
+
+    A portable engine is compiled further by each driver, so elsewhere it says nothing.
+    """
+    told = (verification.get("device", device.key), verification.get("driver", device.driver))
+    return told == (device.key, device.driver)

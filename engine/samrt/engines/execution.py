@@ -32,10 +32,14 @@ class EngineSession(Session):
     Memory on the GPU: inputs and outputs have a buffer each that only grows. The outputs of an
     encoder (all sizes fixed) are handed to the channel by :meth:`retain`, so that the decoder
     reads them where they are.
+
+    Attributes:
+        record: manifest of the engine.
     """
 
     def __init__(self, loaded: LoadedEngine, record: EngineRecord, channel: Channel) -> None:
         super().__init__(loaded.label, record.inputs, record.outputs)
+        self.record = record
         self._loaded: LoadedEngine | None = loaded
         self._api: Api = loaded.api
         self._ranges = record.ranges

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -43,19 +44,36 @@ class BuildLog:
         return "; ".join(chosen) or "the runtime gave no reason"
 
 
-def make_logger(api: Api, log: BuildLog) -> Any:
-    """A runtime's logger object that fills ``log`` and prints nothing."""
-    base: Any = api.module.ILogger
+_LOGGERS: dict[int, tuple[Any, Any]] = {}
+"""Identity of a runtime's module -> the module, which is kept alive, and its logger."""
 
+
+def make_logger(api: Api, log: BuildLog) -> Any:
+    """A runtime's logger object that fills ``log``, as long as that lives, and prints nothing.
+
+    A runtime keeps the first logger it is given for as long as any of its objects lives, and
+    ignores all others. So there is one for each runtime, and it tells every log: a build and a
+    load after it, or the encoder and the decoder of a model, all hear what is said.
+    """
+    known = _LOGGERS.get(id(api.module))
+    logger = _new_logger(api.module.ILogger) if known is None else known[1]
+    _LOGGERS[id(api.module)] = (api.module, logger)
+    logger.logs.add(log)
+    return logger
+
+
+def _new_logger(base: Any) -> Any:
     class Logger(base):  # type: ignore[misc]
         """Hands messages on; must never raise, it is called from native code."""
 
         def __init__(self) -> None:
             base.__init__(self)
+            self.logs: weakref.WeakSet[BuildLog] = weakref.WeakSet()
 
         def log(self, severity: Any, text: str) -> None:
             """Called by the runtime, from any thread."""
-            log.add(int(severity), str(text))
+            for log in list(self.logs):
+                log.add(int(severity), str(text))
 
     return Logger()
 

@@ -129,8 +129,8 @@ class EngineRecord:
         outputs: what it returns.
         ranges: name of each input with free sizes -> sizes it takes.
         build: how it was built: model, role, precision, seconds, layers, warnings, when, by what.
-        verification: figures of the comparison with the FP32 model; ``None`` until there is one.
-            An engine whose ``verification["passed"]`` is false is never loaded.
+        verification: record of the comparison with the FP32 model; ``None`` until there is one.
+            :mod:`samrt.gate` judges it; an engine that it refuses is not loaded.
     """
 
     key: EngineKey

@@ -7,17 +7,20 @@ Eight-bit images pass through. Everything else needs a *window*: the two intensi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.errors import ImageError
+from samrt.imaging.windows import parse_limits
 
 __all__ = ["Window", "WindowedImage", "as_uint8", "check_window", "drop_alpha"]
 
-Window: TypeAlias = tuple[float, float] | Literal["minmax", "percentile"]
-"""``(lo, hi)`` intensities that become 0 and 255, or a rule that picks them from the image."""
+Window: TypeAlias = tuple[float, float] | str
+"""``(lo, hi)`` intensities that become 0 and 255; or ``"minmax"`` or ``"percentile"``, which pick
+them from the image; or ``"centre/width"``, ``"lo:hi"`` or a name, see :mod:`samrt.imaging.windows`.
+Scanners' files know more, see :func:`samrt.imaging.dicom.voi.choose_voi`."""
 
 PERCENTILES = (0.5, 99.5)
 _RULES = ("minmax", "percentile")
@@ -93,8 +96,11 @@ def check_window(window: object) -> Window:
     expected = '(lo, hi) with lo < hi, "minmax" or "percentile"'
     if isinstance(window, str):
         if window in _RULES:
-            return "minmax" if window == "minmax" else "percentile"
-        raise ImageError(f"unknown window {window!r}: expected {expected}")
+            return window
+        limits = parse_limits(window)
+        if limits is None:
+            raise ImageError(f"unknown window {window!r}: expected {expected}")
+        window = limits
     try:
         lo, hi = (float(v) for v in window)  # type: ignore[attr-defined]
     except (TypeError, ValueError):

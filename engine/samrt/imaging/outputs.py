@@ -12,6 +12,9 @@ label     ``STEM.labels.png``, grey, 0 for background and prompt number + 1 else
 coco      ``STEM.coco.json``, COCO annotations with compressed RLE
 polygons  ``STEM.polygons.geojson``, a GeoJSON feature per mask, holes included
 npz       ``STEM.logits.npz``, see :mod:`samrt.imaging.logits`
+seg       ``STEM.seg.dcm``, DICOM segmentation of the best mask of each prompt (DICOM input only)
+rtstruct  ``STEM.rtstruct.dcm``, the same as DICOM structure set (DICOM input only)
+capture   ``STEM.capture.dcm``, the overlay as secondary capture (DICOM input only)
 ========  ====================================================================================
 """
 
@@ -22,26 +25,45 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.imaging.derived.render import DERIVED_KINDS, DerivedOptions, render_derived
 from samrt.imaging.logits import pack_logits
 from samrt.imaging.overlay import OverlayItem, draw_overlay
 from samrt.imaging.polygons import mask_to_geometry
 from samrt.imaging.rle import mask_to_rle
 from samrt.types import Prediction
 
-__all__ = ["OUTPUT_KINDS", "OutputNames", "Run", "label_map", "render"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from samrt.imaging.dicom.read import DicomOrigin
+
+__all__ = [
+    "OUTPUT_KINDS",
+    "OutputNames",
+    "Run",
+    "label_map",
+    "overlay_picture",
+    "render",
+    "shown_masks",
+]
 
 OUTPUT_KINDS = ("mask", "overlay", "label", "coco", "polygons", "npz")
+"""Kinds that every picture has; those of DICOM images alone are ``DERIVED_KINDS``."""
 _SUFFIXES = {
     "overlay": "overlay.png",
     "label": "labels.png",
     "coco": "coco.json",
     "polygons": "polygons.geojson",
     "npz": "logits.npz",
+    "seg": "seg.dcm",
+    "rtstruct": "rtstruct.dcm",
+    "capture": "capture.dcm",
+    "nifti": "mask.nii.gz",
 }
 _SCORE_DIGITS = 6
 
@@ -94,12 +116,16 @@ class Run:
         file_name: name of the image file.
         predictions: one per prompt, each with the same number of masks.
         meta: JSON-ready facts about image and model that travel in the files.
+        origin: of a DICOM image, for objects derived from it.
+        derived: how these are written.
     """
 
     image: NDArray[np.uint8]
     file_name: str
     predictions: Sequence[Prediction]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    origin: DicomOrigin | None = None
+    derived: DerivedOptions = field(default_factory=DerivedOptions)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,6 +141,8 @@ def render(run: Run, names: OutputNames, kinds: Sequence[str]) -> dict[Path, byt
             for p, prediction in enumerate(run.predictions):
                 for m, mask in enumerate(prediction.masks):
                     files[names.mask(p, m)] = _png(np.where(mask, np.uint8(255), np.uint8(0)))
+        elif kind in DERIVED_KINDS:
+            files[names.single(kind)] = render_derived(run, kind)
         else:
             files[names.single(kind)] = _RENDERERS[kind](run)
     return files
@@ -128,14 +156,14 @@ def label_map(predictions: Sequence[Prediction], size: tuple[int, int]) -> NDArr
         higher score wins where masks overlap, of equal scores the earlier prompt. Of a model
         without prompts the number of the class, from 1.
     """
-    shown = _shown(predictions)
+    shown = shown_masks(predictions)
     labels = np.zeros(size, np.uint8 if len(shown) < 256 else np.uint16)
     for index in sorted(range(len(shown)), key=lambda i: (shown[i].score or 0.0, -i)):
         labels[shown[index].mask] = index + 1
     return labels
 
 
-def _shown(predictions: Sequence[Prediction]) -> list[OverlayItem]:
+def shown_masks(predictions: Sequence[Prediction]) -> list[OverlayItem]:
     """The best mask of each prompt; all masks of a model without prompts, which are classes."""
     items: list[OverlayItem] = []
     for p in predictions:
@@ -152,8 +180,13 @@ def _png(array: NDArray[Any], level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
+def overlay_picture(run: Run) -> Image:
+    """The overlay, before it is packed."""
+    return draw_overlay(run.image, shown_masks(run.predictions))
+
+
 def _overlay(run: Run) -> bytes:
-    return _png(np.asarray(draw_overlay(run.image, _shown(run.predictions))), level=3)
+    return _png(np.asarray(overlay_picture(run)), level=3)
 
 
 def _labels(run: Run) -> bytes:

@@ -8,7 +8,7 @@ pixels on its longer side. Colours can be told apart by colour-blind people.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from samrt.types import Prompt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PALETTE", "OverlayItem", "draw_overlay"]
+__all__ = ["PALETTE", "OverlayItem", "draw_masks", "draw_overlay"]
 
 PALETTE = (
     (0, 176, 255),
@@ -80,21 +80,10 @@ def draw_overlay(
     """
     from PIL import Image as PillowImage
 
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ImageError(f"overlay needs a uint8 image, got {image.dtype} of shape {image.shape}")
-    height, width = image.shape[:2]
+    canvas, scale = _canvas(image, min_side, max_side)
+    unit = max(canvas.shape[:2]) / 1000.0
     for item in items:
-        if item.mask.shape != (height, width):
-            raise ImageError(f"mask has shape {item.mask.shape}, the image ({height}, {width})")
-    longest = max(height, width)
-    factor = min(max(1.0, min_side / longest), max_side / longest)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    picture = PillowImage.fromarray(image).convert("RGB")
-    if size != (width, height):
-        picture = picture.resize(size, PillowImage.Resampling.BICUBIC)
-    canvas = np.array(picture)
-    scale = (size[0] / width, size[1] / height)
-    unit = max(size) / 1000.0
+        _check_mask(item.mask, image)
     for index, item in enumerate(items):
         _draw_mask(canvas, item.mask, scale, PALETTE[index % len(PALETTE)], unit)
     for index, item in enumerate(items):
@@ -104,6 +93,63 @@ def draw_overlay(
     if len(items) <= _MOST_LABELS:
         _write_scores(picture, items, scale, unit)
     return picture
+
+
+def draw_masks(
+    image: NDArray[np.uint8],
+    masks: Iterable[NDArray[np.bool_]],
+    colours: Sequence[tuple[int, int, int]],
+    *,
+    min_side: int = 768,
+    max_side: int = 2048,
+) -> Image:
+    """Draw many masks over an image, one after the other: only one need exist at a time.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, 3)`` uint8, RGB.
+        masks: ``(H, W)`` bool each; later ones lie above earlier ones.
+        colours: RGB, one for each mask.
+        min_side: see :func:`draw_overlay`.
+        max_side: see :func:`draw_overlay`.
+
+    Returns:
+        A Pillow image of mode RGB.
+
+    Raises:
+        ImageError: the image is no uint8 picture or a mask has another size.
+    """
+    from PIL import Image as PillowImage
+
+    canvas, scale = _canvas(image, min_side, max_side)
+    unit = max(canvas.shape[:2]) / 1000.0
+    for mask, colour in zip(masks, colours, strict=True):
+        _check_mask(mask, image)
+        _draw_mask(canvas, mask, scale, colour, unit)
+    return PillowImage.fromarray(canvas)
+
+
+def _canvas(
+    image: NDArray[np.uint8], min_side: int, max_side: int
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """The image as RGB at the size to draw at, and the factors along x and y."""
+    from PIL import Image as PillowImage
+
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ImageError(f"overlay needs a uint8 image, got {image.dtype} of shape {image.shape}")
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    factor = min(max(1.0, min_side / longest), max_side / longest)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    picture = PillowImage.fromarray(image).convert("RGB")
+    if size != (width, height):
+        picture = picture.resize(size, PillowImage.Resampling.BICUBIC)
+    return np.array(picture), (size[0] / width, size[1] / height)
+
+
+def _check_mask(mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> None:
+    height, width = image.shape[:2]
+    if mask.shape != (height, width):
+        raise ImageError(f"mask has shape {mask.shape}, the image ({height}, {width})")
 
 
 def _draw_mask(

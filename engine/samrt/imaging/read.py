@@ -9,6 +9,7 @@ What happens to each kind of file:
 * 16 bit per channel in colour, or grey with alpha: reduced to the upper 8 bits (with a warning).
 * EXIF and TIFF orientation are applied; prompts are pixels of the upright picture.
 * Several pages or frames: the first (with a warning).
+* DICOM, with the extra ``dicom``: see :mod:`samrt.imaging.dicom.read`.
 
 Colour profiles and gamma are not applied.
 """
@@ -16,6 +17,7 @@ Colour profiles and gamma are not applied.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,13 +26,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.errors import ImageError
+from samrt.errors import ImageError, OptionError
 from samrt.imaging.array import Window, as_uint8, check_window, drop_alpha
-from samrt.imaging.sniff import ImageLimits, one_line, open_image, read_bytes
+from samrt.imaging.sniff import ImageLimits, one_line, open_image, read_bytes, sniff_format
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
+
+    from samrt.imaging.dicom.read import DicomOrigin
 
 __all__ = ["LoadedImage", "read_image"]
 
@@ -52,12 +56,16 @@ class LoadedImage:
             ``array`` itself where no window was needed.
         size: ``(H, W)`` after orientation.
         sha256: hex digest of the file's bytes.
-        format: ``PNG``, ``JPEG``, ``BMP``, ``TIFF`` or ``WEBP``.
-        mode: Pillow's name for what the file holds, such as ``L``, ``RGB``, ``I;16``.
+        format: ``PNG``, ``JPEG``, ``BMP``, ``TIFF``, ``WEBP``, ``DICOM`` or ``NIFTI``.
+        mode: Pillow's name for what the file holds, such as ``L``, ``RGB``, ``I;16``; DICOM's
+            photometric interpretation.
         bit_depth: bits per channel in the file.
         window: intensities that became 0 and 255; ``None`` if values were taken as they are.
         name: path as given, ``standard input`` or ``image data``.
         warnings: what a careful user should know.
+        spacing_mm: between rows and between columns, for files that say so.
+        details: JSON-ready facts about a scanner's file and how it was mapped to grey.
+        origin: what writers of derived objects need of a scanner's file.
     """
 
     array: NDArray[np.uint8]
@@ -70,12 +78,16 @@ class LoadedImage:
     window: tuple[float, float] | None
     name: str
     warnings: tuple[str, ...]
+    spacing_mm: tuple[float, float] | None = None
+    details: Mapping[str, Any] | None = None
+    origin: DicomOrigin | None = None
 
 
 def read_image(
     source: str | PathLike[str] | bytes,
     *,
     window: Window | None = None,
+    frame: int | None = None,
     limits: ImageLimits | None = None,
 ) -> LoadedImage:
     """Read an image file; caps are checked before it is read and before it is decoded.
@@ -84,16 +96,26 @@ def read_image(
         source: a path, ``"-"`` for standard input, or the bytes of a file.
         window: ``(lo, hi)`` in units of the file, ``"minmax"`` or ``"percentile"`` (0.5th and
             99.5th). ``None``: eight-bit values as they are, deeper grey by ``"minmax"``.
+            DICOM files take more, see :func:`samrt.imaging.dicom.voi.choose_voi`.
+        frame: number of the frame of a DICOM file, from 0.
         limits: caps on bytes and pixels.
 
     Raises:
         ImageError: missing, unreadable, empty, too large, damaged or unsupported file; NaN in a
             float file; a bad window.
+        ExtraUnavailableError: a DICOM file without the extra ``dicom``.
     """
     limits = limits or ImageLimits()
+    name, data = _load(source, limits)
+    if sniff_format(data) == "DICOM":
+        from samrt.imaging.dicom.limits import DicomLimits
+        from samrt.imaging.dicom.read import read_dicom
+
+        return read_dicom(data, name, window=window, frame=frame, limits=DicomLimits.of(limits))
+    if frame is not None:
+        raise OptionError(f"{name} is no DICOM file: a frame cannot be chosen")
     if window is not None:
         window = check_window(window)
-    name, data = _load(source, limits)
     picture = open_image(data, name, limits)
     kind, mode, depth = str(picture.format), picture.mode, _bit_depth(picture)
     grey_alpha = kind == "PNG" and _png_header(picture)[1] == _PNG_GREY_ALPHA

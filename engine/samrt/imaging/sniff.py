@@ -21,7 +21,7 @@ from samrt.errors import ImageError, OptionError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = ["ImageLimits", "open_image", "read_bytes", "sniff_format"]
+__all__ = ["ImageLimits", "is_dicom", "open_image", "read_bytes", "sniff_format"]
 
 _READERS = {
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -49,10 +49,9 @@ _FOREIGN = (
     (0, b"PK\x03\x04", "a ZIP archive or NPZ file"),
     (0, b"\x93NUMPY", "a NumPy array file"),
     (4, b"ftyp", "an HEIF, AVIF or MP4 file"),
-    (128, b"DICM", "a DICOM file"),
     (344, b"n+1\x00", "a NIfTI volume"),
 )
-_EXPECTED = "expected PNG, JPEG, BMP, TIFF or WebP"
+_EXPECTED = "expected PNG, JPEG, BMP, TIFF or WebP, or DICOM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +132,23 @@ def _read_capped(stream: BinaryIO, name: str, limits: ImageLimits) -> bytes:
 
 
 def sniff_format(data: bytes) -> str | None:
-    """``"PNG"``, ``"JPEG"``, ``"BMP"``, ``"TIFF"``, ``"WEBP"`` by signature, or ``None``."""
+    """``PNG``, ``JPEG``, ``BMP``, ``TIFF``, ``WEBP`` or ``DICOM`` by signature, or ``None``."""
+    if is_dicom(data):
+        return "DICOM"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return next((name for magic, name in _SIGNATURES if data.startswith(magic)), None)
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes look like a DICOM file, with or without the preamble of PS3.10."""
+    if data[128:132] == b"DICM":
+        return True
+    # Without it: group 0002 or 0008 first, a low element number, then a VR or a short length.
+    if data[:2] not in (b"\x02\x00", b"\x08\x00") or len(data) < 16 or data[3] != 0:
+        return False
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    return explicit or data[6:8] == b"\0\0"
 
 
 def open_image(data: bytes, name: str, limits: ImageLimits) -> ImageFile:
@@ -146,7 +158,7 @@ def open_image(data: bytes, name: str, limits: ImageLimits) -> ImageFile:
         ImageError: not a supported image, a damaged header, no pixels, or too many.
     """
     kind = sniff_format(data)
-    if kind is None:
+    if kind not in _READERS:
         foreign = (what for at, magic, what in _FOREIGN if data[at:].startswith(magic))
         raise ImageError(f"{name} is {next(foreign, 'not an image samrt knows')}: {_EXPECTED}")
     if kind == "WEBP":  # its reader allocates the canvas at once

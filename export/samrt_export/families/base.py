@@ -89,6 +89,8 @@ class Family:
     rules: the manifest's `input`, `prompts` and `output`.
     emit_encoder: writes the encoder into a graph; public output name -> tensor.
     emit_decoder: writes the decoder, given the shapes of the encoder's outputs.
+    emit_cpu_encoder, emit_cpu_decoder: write their CPU forms (samrt's own operators); `None`:
+        there is none.
     adapt: a checkpoint's state dict to the network's, for a frame.
     ignorable: patterns (fnmatch) of keys that are accepted and dropped.
     any_whole: whether checkpoints of other frames than `whole` exist; their tables tell.
@@ -108,6 +110,8 @@ class Family:
     emit_encoder: EmitEncoder
     emit_decoder: EmitDecoder
     adapt: Callable[[Mapping[str, Tensor], str, Frame], dict[str, Tensor]]
+    emit_cpu_encoder: EmitEncoder | None = None
+    emit_cpu_decoder: EmitDecoder | None = None
     ignorable: tuple[str, ...] = ()
     default_size: Size | None = None
     any_whole: bool = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from samrt_export.families.base import EMBEDDING, Frame, Network, Shapes
-from samrt_export.families.networks import on_meta, prompt_config, shapes_of
+from samrt_export.families.base import EMBEDDING, EmitEncoder, Frame, Network, Shapes
+from samrt_export.families.networks import Emit, on_meta, prompt_config, shapes_of
 from samrt_export.graph import GraphBuilder
+from samrt_export.graphs.cpu_vit import emit_cpu_efficient_vit
 from samrt_export.graphs.efficient_decoder import emit_decoder, hoist
 from samrt_export.graphs.efficient_vit import emit_efficient_vit
 from samrt_export.nets.efficient_decoder import (
@@ -36,13 +37,21 @@ def shapes(variant: str, frame: Frame) -> Shapes:
     return shapes_of(on_meta(lambda: build(variant, frame)))
 
 
-def emit_encoder(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
+def _emit_with_hoist(emit: Emit) -> EmitEncoder:
     """The encoder, followed by what the decoder needs and no prompt changes."""
-    with g.scope("image_encoder"):
-        embedding = emit_efficient_vit(g, network.image_encoder, image)
-    with g.scope("mask_decoder"):
-        extra = hoist(g, network.prompt_encoder, network.mask_decoder, embedding)
-    return {EMBEDDING: embedding, **{k: v for k, v in extra.items() if k != EMBEDDING}}
+
+    def run(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
+        with g.scope("image_encoder"):
+            embedding = emit(g, network.image_encoder, image)
+        with g.scope("mask_decoder"):
+            extra = hoist(g, network.prompt_encoder, network.mask_decoder, embedding)
+        return {EMBEDDING: embedding, **{k: v for k, v in extra.items() if k != EMBEDDING}}
+
+    return run
+
+
+emit_encoder = _emit_with_hoist(emit_efficient_vit)
+emit_cpu_encoder = _emit_with_hoist(emit_cpu_efficient_vit)
 
 
 def emit_mask_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:

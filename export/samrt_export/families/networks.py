@@ -9,9 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from samrt_export.families.base import EMBEDDING, Frame, Network, Shapes
+from samrt_export.families.base import EMBEDDING, EmitDecoder, Frame, Network, Shapes
 from samrt_export.graph import GraphBuilder
+from samrt_export.graphs.cpu_decoder import image_update
+from samrt_export.graphs.cpu_tiny_vit import emit_cpu_tiny_vit
+from samrt_export.graphs.cpu_vit import emit_cpu_vit
 from samrt_export.graphs.decoder import emit_decoder, hoist
+from samrt_export.graphs.operators import upscaled_masks
 from samrt_export.graphs.repvit import emit_repvit
 from samrt_export.graphs.tiny_vit import emit_tiny_vit
 from samrt_export.graphs.vit import emit_vit
@@ -118,19 +122,22 @@ def emit_with_hoist(emit: Emit) -> Callable[[GraphBuilder, Network, str], dict[s
     return run
 
 
-def emit_sam_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
-    """SAM's decoder."""
-    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes)
+def sam_decoder(**options: Any) -> EmitDecoder:
+    """SAM's decoder with options of `emit_decoder`."""
+
+    def run(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
+        emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes, **options)
+
+    return run
 
 
-def emit_box_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
-    """SAM's decoder for families that take no mask prompts."""
-    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes, mask_prompts=False)
-
-
-def emit_prompt_free_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:
-    """SAM's decoder without any prompt."""
-    emit_decoder(g, network.prompt_encoder, network.mask_decoder, shapes, prompt_free=True)
+emit_sam_decoder = sam_decoder()
+emit_box_decoder = sam_decoder(mask_prompts=False)
+emit_prompt_free_decoder = sam_decoder(prompt_free=True)
+OWN_OPERATORS = {"upscale": upscaled_masks, "update": image_update}
+emit_cpu_sam_decoder = sam_decoder(**OWN_OPERATORS)
+emit_cpu_box_decoder = sam_decoder(mask_prompts=False, **OWN_OPERATORS)
+emit_cpu_prompt_free_decoder = sam_decoder(prompt_free=True, **OWN_OPERATORS)
 
 
 def on_meta(build: Callable[[], Network]) -> Network:
@@ -141,4 +148,6 @@ def on_meta(build: Callable[[], Network]) -> Network:
 
 emit_vit_encoder = emit_with_hoist(emit_vit)
 emit_tiny_vit_encoder = emit_with_hoist(emit_tiny_vit)
+emit_cpu_vit_encoder = emit_with_hoist(emit_cpu_vit)
+emit_cpu_tiny_vit_encoder = emit_with_hoist(emit_cpu_tiny_vit)
 emit_repvit_encoder = emit_with_hoist(emit_repvit)

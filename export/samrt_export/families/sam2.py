@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from samrt_export.families.base import EMBEDDING, Frame, Network, Shapes
 from samrt_export.families.networks import prompt_config, shapes_of
 from samrt_export.graph import GraphBuilder
+from samrt_export.graphs.cpu_hiera import emit_cpu_hiera
 from samrt_export.graphs.hiera import COARSE, FINE, emit_hiera
 from samrt_export.graphs.sam2_decoder import emit_decoder, hoist
 from samrt_export.nets.decoder import PromptEncoder
@@ -98,11 +99,22 @@ def adapt(state: Mapping[str, Tensor], variant: str, frame: Frame) -> dict[str, 
 
 def emit_encoder(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
     """Hiera, followed by what the decoder needs and no prompt changes."""
+    return _emit(g, network, image, emit_hiera)
+
+
+def emit_cpu_encoder(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
+    """The same in its CPU form."""
+    return _emit(g, network, image, emit_cpu_hiera)
+
+
+def _emit(
+    g: GraphBuilder, network: Network, image: str, emit: Callable[..., dict[str, str]]
+) -> dict[str, str]:
     encoder, decoder = network.image_encoder, network.mask_decoder
     if not isinstance(encoder, SingleImageEncoder) or not isinstance(decoder, Sam2MaskDecoder):
         raise TypeError("expected a network made by samrt_export.families.sam2.build")
     with g.scope("image_encoder"):
-        maps = emit_hiera(g, encoder, image, encoder.no_mem_embed)
+        maps = emit(g, encoder, image, encoder.no_mem_embed)
     with g.scope("mask_decoder"):
         extra = hoist(g, network.prompt_encoder, decoder, maps[EMBEDDING], maps[FINE], maps[COARSE])
     return {EMBEDDING: maps[EMBEDDING], **{k: v for k, v in extra.items() if k != EMBEDDING}}

@@ -7,6 +7,8 @@ attention avoids projecting the image, and `decoder_masks` for the upscaling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.blocks import array
 from samrt_export.graphs.decoder_cross import MaskPrompt
@@ -54,6 +56,8 @@ def emit_decoder(
     *,
     mask_prompts: bool = True,
     prompt_free: bool = False,
+    upscale: Callable[..., str] = upscaled_masks,
+    update: Callable[..., tuple[str, str]] | None = None,
 ) -> None:
     """Write the decoder graph, inputs and outputs included.
 
@@ -61,7 +65,8 @@ def emit_decoder(
     (N, P, 2) in pixels of the model frame; `point_labels` (N, P), 1 object, 0 background, 2 and 3
     box corners, -1 padding; with `mask_prompts`, `mask_input` (N, 1, 4 h, 4 w) and
     `has_mask_input` (N).  A `prompt_free` graph takes the first alone and answers as one prompt
-    without points.
+    without points.  `upscale` writes the end of the network, see `upscaled_masks`, and `update` the
+    image's attention to the tokens, see `two_way`; the CPU form has others.
 
     Outputs: `low_res_masks` (N, M, 4 h, 4 w) and `iou_predictions` (N, M), in the order of the
     mask tokens.  All float32.
@@ -89,12 +94,12 @@ def emit_decoder(
             tokens, image = two_way(
                 g, mask_decoder.transformer, code, embedding,
                 prompt_encoder.no_mask_embed.weight[0], prompt_encoder.dense_code(), mask,
-                keep=1 + count,
+                keep=1 + count, update=update,
             )  # fmt: skip
         with g.scope("output_hypernetworks_mlps"):
             networks = [net.linears() for net in mask_decoder.hypernetworks()]
             hyper = hyper_weights(g, tokens, 1, networks, RELU)
-        masks = upscaled_masks(g, image, hyper, mask_decoder.output_upscaling, cfg.grid, count)
+        masks = upscale(g, image, hyper, mask_decoder.output_upscaling, cfg.grid, count)
         with g.scope("iou_prediction_head"):
             iou = token_head(g, tokens, 0, mask_decoder.iou_prediction_head.linears(), RELU)
     g.output(masks, "low_res_masks", [batch, count, *cfg.mask_size])

@@ -130,14 +130,34 @@ def over_tokens(g: GraphBuilder, scores: str, heads: int, pixels: int) -> str:
     return g.shape(g.op("Div", powers, total), [0, -1, pixels])
 
 
-def write_image(
-    g: GraphBuilder, k: str, tokens: str, coded: str, layer: Attention, pixels: int
-) -> str:
-    """The image attends to tokens (keys from k, values from `tokens`), times -1: (N, HW, dim).
+@dataclass(frozen=True)
+class Writing:
+    """An attention of the image to tokens before its last product.
 
-    The sign lets the caller subtract: ONNX Runtime fuses an addition before a LayerNormalization
-    into a kernel that is slower on wide images than the two apart.
+    Attributes:
+        scores: (N, heads * T, HW), not yet weights.
+        values: (N, heads * T + C, dim).
+        rows: (N, C, HW) of a mask prompt, weights as they are; or None and C = 0.
+        heads: their number.
     """
+
+    scores: str
+    values: str
+    rows: str | None
+    heads: int
+
+    def product(self, g: GraphBuilder, pixels: int) -> str:
+        """Weights times values, (N, HW, dim)."""
+        weights = over_tokens(g, self.scores, self.heads, pixels)
+        if self.rows is not None:
+            weights = g.op("Concat", weights, self.rows, axis=1)
+        return g.op("MatMul", g.op("Transpose", weights, perm=[0, 2, 1]), self.values)
+
+
+def write_image(
+    g: GraphBuilder, k: str, tokens: str, coded: str, layer: Attention, sign: float
+) -> Writing:
+    """The image attends to tokens: keys from k, values from `tokens`, times `sign`."""
     heads, dim = layer.heads, layer.q_proj.in_features
     keys = token_keys(g, k, layer)
     with g.scope("q_proj"):
@@ -146,9 +166,8 @@ def write_image(
         bias = double(layer.q_proj.bias).reshape(1, heads, -1, 1)
         offset = g.shape(g.op("MatMul", keys, g.weight(bias)), [0, -1, 1])
     scores = g.op("MatMul", wide, g.op("Transpose", coded, perm=[0, 2, 1]))
-    weights = over_tokens(g, g.op("Add", scores, offset), heads, pixels)
-    values = token_values(g, tokens, layer, -1.0)
-    return g.op("MatMul", g.op("Transpose", weights, perm=[0, 2, 1]), values)
+    scores = g.op("Add", scores, offset)
+    return Writing(scores, token_values(g, tokens, layer, sign), None, heads)
 
 
 def first_read(
@@ -177,9 +196,9 @@ def first_read(
 
 def first_write(
     g: GraphBuilder, k: str, tokens: str, side: ImageSide, mask: MaskPrompt | None,
-    base: F64 | float, layer: Attention, pixels: int,
-) -> str:  # fmt: skip
-    """`write_image` of the first block, less what is added to the embedding before it.
+    base: F64 | float, layer: Attention, pixels: int, sign: float,
+) -> Writing:  # fmt: skip
+    """`write_image` of the first block, with what is added to the embedding before it.
 
     That is `base` (dim) at every position and what the mask prompt adds.
     """
@@ -189,12 +208,11 @@ def first_write(
     if mask is not None:
         more = mask_scores(g, keys, mask, layer.q_proj.weight, heads)
         scores = g.op("Add", scores, more)
-    weights = over_tokens(g, scores, heads, pixels)
-    values = token_values(g, tokens, layer, -1.0, base)
-    if mask is not None:
-        weights = g.op("Concat", weights, mask.rows, axis=1)
-        values = g.op("Concat", values, repeated(g, values, -mask.weight), axis=1)
-    return g.op("MatMul", g.op("Transpose", weights, perm=[0, 2, 1]), values)
+    values = token_values(g, tokens, layer, sign, base)
+    if mask is None:
+        return Writing(scores, values, None, heads)
+    values = g.op("Concat", values, repeated(g, values, sign * mask.weight), axis=1)
+    return Writing(scores, values, mask.rows, heads)
 
 
 def mask_scores(g: GraphBuilder, few: str, mask: MaskPrompt, projection: Tensor, heads: int) -> str:

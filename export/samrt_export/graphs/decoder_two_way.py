@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -115,6 +115,7 @@ def point_inputs(g: GraphBuilder) -> tuple[str, str]:
 def two_way(
     g: GraphBuilder, transformer: TwoWayTransformer, code: str, embedding: str,
     base: Tensor | None, image_code: Tensor, mask: MaskPrompt | None, keep: int,
+    update: Callable[..., tuple[str, str]] | None = None,
 ) -> tuple[str, str]:  # fmt: skip
     """The transformer on tokens `code` (N, T, dim), which are their own position codes.
 
@@ -127,6 +128,7 @@ def two_way(
         image_code: (1, dim, h, w) position codes.
         mask: what mask prompts add to the image, or None.
         keep: how many of the first tokens are wanted.
+        update: `cpu_decoder.image_update`, or None for operators that every runtime has.
 
     Returns:
         Tokens (N, keep, dim) and the image (N, h w, dim).
@@ -155,13 +157,20 @@ def two_way(
             tokens = mlp(g, tokens, block, transformer.cfg.activation)
             q = g.op("Add", tokens, code)
             with g.scope("cross_attn_image_to_token"):
+                sign = -1.0 if update is None else 1.0
                 if k == 0:
-                    written = first_write(g, q, tokens, side, mask, start, write, pixels)
+                    writing = first_write(g, q, tokens, side, mask, start, write, pixels, sign)
                 else:
-                    written = write_image(g, q, tokens, coded, write, pixels)
+                    writing = write_image(g, q, tokens, coded, write, sign)
+                written = "" if update else writing.product(g, pixels)
             with g.scope("norm4"):
-                image = norm(g, g.op("Sub", image, written), block.norm4)
-                coded = g.op("Add", image, codes)
+                if update is not None:
+                    image, coded = update(g, image, writing, codes, block.norm4, pixels)
+                else:
+                    # ONNX Runtime fuses an addition before a LayerNormalization into a kernel that
+                    # is slower on wide images than the two apart; a subtraction it leaves alone.
+                    image = norm(g, g.op("Sub", image, written), block.norm4)
+                    coded = g.op("Add", image, codes)
     q = g.op("Add", tokens, code)
     tokens, q = cut(g, tokens, 0, keep), cut(g, q, 0, keep)
     with g.scope("final_attn_token_to_image"):

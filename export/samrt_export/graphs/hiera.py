@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -21,6 +24,8 @@ from samrt_export.nets.hiera import (
 )
 
 Size = tuple[int, int]
+WriteBlock = Callable[[GraphBuilder, str, Block, Size], str]
+"""Tokens (1, H, W, C) of a grid through one block, to (1, H', W', C')."""
 EMBEDDING = "image_embeddings"
 FINE, COARSE = "dec_high_res_0", "dec_high_res_1"
 
@@ -28,6 +33,7 @@ FINE, COARSE = "dec_high_res_0", "dec_high_res_1"
 def emit_hiera(
     g: GraphBuilder, encoder: HieraEncoder, image: str, no_mem_embed: Tensor | None = None,
     projections: tuple[nn.Conv2d, nn.Conv2d] | None = None, *, tiled: bool = False,
+    write_block: WriteBlock | None = None,
 ) -> dict[str, str]:  # fmt: skip
     """Emit the encoder; `image` is (1, 3, S_h, S_w) float32.
 
@@ -35,12 +41,13 @@ def emit_hiera(
     projections: the mask decoder's `conv_s0` and `conv_s1`; they follow the pyramid's
         convolutions of the fine maps without anything between, and are multiplied into them.
     tiled: attention over the whole grid and MLPs are cut into tiles that fit a processor's cache.
+    write_block: writes the blocks in place of `block_of` (the CPU form).
 
     Returns `image_embeddings` (1, 256, h, w), `dec_high_res_0` (1, c0, 4 h, 4 w) and
     `dec_high_res_1` (1, c1, 2 h, 2 w); c0 and c1 are the widths of the projections, 256 without.
     """
     with g.scope("trunk"):
-        levels = _trunk(g, encoder.trunk, image, tiled)
+        levels = _trunk(g, encoder.trunk, image, write_block or partial(block_of, tiled=tiled))
     coarsest, third, second, first = (
         _affine(encoder.neck.get_submodule(f"convs.{i}.conv")) for i in range(len(levels))
     )
@@ -88,7 +95,7 @@ def _add_doubled(g: GraphBuilder, x: str, coarse: str, grid: Size, channels: int
     return g.shape(x, [1, 2 * h, 2 * w, channels])
 
 
-def _trunk(g: GraphBuilder, trunk: Trunk, image: str, tiled: bool) -> list[str]:
+def _trunk(g: GraphBuilder, trunk: Trunk, image: str, write_block: WriteBlock) -> list[str]:
     cfg = trunk.cfg
     with g.scope("patch_embed.proj"):
         proj = trunk.patch_embed.proj
@@ -104,7 +111,7 @@ def _trunk(g: GraphBuilder, trunk: Trunk, image: str, tiled: bool) -> list[str]:
             raise TypeError(f"got a {type(block).__name__}; expected a Block of Hiera")
         with g.scope(f"blocks.{index}"):
             grid = cfg.grid(cfg.stage(index) - int(block.pooled))
-            x = _block(g, x, block, grid, tiled)
+            x = write_block(g, x, block, grid)
         if index in cfg.ends:
             levels.append(x)
     return levels
@@ -127,23 +134,37 @@ def _position(g: GraphBuilder, trunk: Trunk) -> str:
     return g.shape(x, [1, height, width, channels])
 
 
-def _block(g: GraphBuilder, x: str, block: Block, grid: Size, tiled: bool) -> str:
+def block_of(g: GraphBuilder, x: str, block: Block, grid: Size, tiled: bool = False) -> str:
     """Tokens (1, H, W, C) of `grid` to (1, H', W', C')."""
-    with g.scope("norm1"):
-        normed = norm(g, x, block.norm1)
-    with g.scope("attn"):
-        side = block.window
-        cut = Windows(grid, (side, side) if side else grid)
-        mixed = attend(g, normed, _weights(block.attn), cut, pool=block.pooled, tiled=tiled)
-    if block.pooled:
-        with g.scope("proj"):
-            x = _pooled_shortcut(g, normed, block, grid)
-        grid = grid[0] // 2, grid[1] // 2
-    x = g.op("Add", x, mixed)
+    x, grid = attention_of(g, x, block, grid, tiled)
     with g.scope("norm2"):
         normed = norm(g, x, block.norm2)
     with g.scope("mlp"):
         return g.op("Add", x, _mlp(g, normed, block, grid, tiled))
+
+
+def attention_of(
+    g: GraphBuilder, x: str, block: Block, grid: Size, tiled: bool = False
+) -> tuple[str, Size]:
+    """The first half of a block: norm, attention, shortcut; the tokens and their grid."""
+    with g.scope("norm1"):
+        normed = norm(g, x, block.norm1)
+    with g.scope("attn"):
+        mixed = attend(
+            g, normed, weights_of(block.attn), windows_of(block, grid), pool=block.pooled,
+            tiled=tiled,
+        )  # fmt: skip
+    if block.pooled:
+        with g.scope("proj"):
+            x = _pooled_shortcut(g, normed, block, grid)
+        grid = grid[0] // 2, grid[1] // 2
+    return g.op("Add", x, mixed), grid
+
+
+def windows_of(block: Block, grid: Size) -> Windows:
+    """The windows of a block on a grid."""
+    side = block.window
+    return Windows(grid, (side, side) if side else grid)
 
 
 def _pooled_shortcut(g: GraphBuilder, normed: str, block: Block, grid: Size) -> str:
@@ -153,15 +174,22 @@ def _pooled_shortcut(g: GraphBuilder, normed: str, block: Block, grid: Size) -> 
     return g.op("Add", pool_tokens(g, y, grid, len(bias)), g.weight(bias))
 
 
-def _weights(attn: Attention) -> WindowAttention:
+def weights_of(attn: Attention) -> WindowAttention:
+    """The weights of an attention behind its norm."""
     width, heads = attn.proj.in_features, attn.heads
     weight = float64(attn.qkv.weight).reshape(3, heads, width // heads, -1)
     bias = float64(attn.qkv.bias).reshape(3, heads, width // heads)
     return simplify(weight, bias, attn.proj, attn.scale)
 
 
-def _mlp(g: GraphBuilder, x: str, block: Block, grid: Size, tiled: bool) -> str:
+def mlp_layers(block: Block) -> tuple[nn.Linear, nn.Linear]:
+    """The two layers of a block's MLP."""
     first, second = (layer for layer in block.mlp.layers if isinstance(layer, nn.Linear))
+    return first, second
+
+
+def _mlp(g: GraphBuilder, x: str, block: Block, grid: Size, tiled: bool) -> str:
+    first, second = mlp_layers(block)
     names = ("layers.0", "layers.1")
     if not tiled:
         with g.scope(names[0]):

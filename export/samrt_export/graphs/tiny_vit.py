@@ -8,7 +8,7 @@ from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.blocks import linear, neck, norm
 from samrt_export.graphs.fold import emit_conv_bn, float64
 from samrt_export.graphs.vit_attention import Windows
-from samrt_export.graphs.windows import attend, simplify, unshifted_norm
+from samrt_export.graphs.windows import WindowAttention, attend, simplify, unshifted_norm
 from samrt_export.nets.tiny_vit import (
     Attention,
     MBConv,
@@ -92,17 +92,23 @@ def _block(g: GraphBuilder, x: str, block: TinyVitBlock, grid: Size) -> str:
         return g.op("Add", x, _mlp(g, x, block.mlp))
 
 
-def _attention(g: GraphBuilder, x: str, attn: Attention, grid: Size) -> str:
-    """The checkpoint holds q, k and v of a head side by side; here all q come first."""
+def attention_weights(attn: Attention) -> WindowAttention:
+    """The weights of an attention behind `unshifted_norm`.
+
+    The checkpoint holds q, k and v of a head side by side; here all q come first.
+    """
     width = attn.proj.in_features
     d = width // attn.heads
     weight = float64(attn.qkv.weight).reshape(attn.heads, 3, d, width).swapaxes(0, 1)
     bias = float64(attn.qkv.bias).reshape(attn.heads, 3, d).swapaxes(0, 1)
+    return simplify(weight, bias, attn.proj, attn.scale, shift=float64(attn.norm.bias))
+
+
+def _attention(g: GraphBuilder, x: str, attn: Attention, grid: Size) -> str:
     with g.scope("norm"):
         x = unshifted_norm(g, x, attn.norm)
-    weights = simplify(weight, bias, attn.proj, attn.scale, shift=float64(attn.norm.bias))
     cut = Windows(grid, (attn.window, attn.window))
-    return attend(g, x, weights, cut, float64(attn.bias()))
+    return attend(g, x, attention_weights(attn), cut, float64(attn.bias()))
 
 
 def _mlp(g: GraphBuilder, x: str, mlp: Mlp) -> str:

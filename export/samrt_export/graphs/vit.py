@@ -8,7 +8,16 @@ import numpy as np
 from torch import nn
 
 from samrt_export.graph import GraphBuilder
-from samrt_export.graphs.blocks import array, gelu_mlp, linear, mlp_tiles, neck, norm, patch_tokens
+from samrt_export.graphs.blocks import (
+    F32,
+    array,
+    gelu_mlp,
+    linear,
+    mlp_tiles,
+    neck,
+    norm,
+    patch_tokens,
+)
 from samrt_export.graphs.vit_attention import Attention, AttentionWriter, Windows
 from samrt_export.nets.vit import MSA_MLP_ADAPTER_SCALE, Block, ImageEncoderViT
 from samrt_export.nets.vit_adapters import BottleneckAdapter, SamMed2dAdapter
@@ -51,7 +60,7 @@ def _block(
         x = g.op("Add", x, hidden)
     if block.adapters == "sam_med2d":
         with g.scope("Adapter"):
-            x = g.op("Add", x, _gated_adapter(g, normed, block.Adapter, grid))
+            x = g.op("Add", x, gated_adapter(g, normed, block.Adapter, grid))
     elif block.adapters == "msa":
         with g.scope("MLP_Adapter"):
             side = _bottleneck(g, normed, block.MLP_Adapter, MSA_MLP_ADAPTER_SCALE)
@@ -59,10 +68,8 @@ def _block(
     return x
 
 
-def _attention(
-    g: GraphBuilder, attention: AttentionWriter, x: str, block: Block, grid: Size
-) -> str:
-    """norm1, attention and, in the Medical SAM Adapter, the adapter that follows them."""
+def block_attention(block: Block, grid: Size) -> tuple[Attention, Windows, F32]:
+    """A block's attention, its windows, and the bias (dim) that its norm keeps."""
     attn, norm1 = block.attn, block.norm1
     cut = Windows(grid, (block.window, block.window) if block.window else grid)
     qkv_bias, shift = array(attn.qkv.bias), array(norm1.bias)
@@ -70,8 +77,6 @@ def _attention(
         # Padding tokens hold the norm's bias.  Behind the projection it is part of qkv's bias.
         moved = array(attn.qkv.weight).astype(np.float64) @ shift
         qkv_bias, shift = (qkv_bias + moved).astype(np.float32), np.zeros_like(shift)
-    with g.scope("norm1"):
-        normed = g.layer_norm(x, array(norm1.weight), shift, norm1.eps)
     rows, columns = attn.tables()
     weights = Attention(
         heads=attn.heads,
@@ -81,6 +86,16 @@ def _attention(
         proj_bias=array(attn.proj.bias),
         tables=(array(rows), array(columns)),
     )
+    return weights, cut, shift
+
+
+def _attention(
+    g: GraphBuilder, attention: AttentionWriter, x: str, block: Block, grid: Size
+) -> str:
+    """norm1, attention and, in the Medical SAM Adapter, the adapter that follows them."""
+    weights, cut, shift = block_attention(block, grid)
+    with g.scope("norm1"):
+        normed = g.layer_norm(x, array(block.norm1.weight), shift, block.norm1.eps)
     with g.scope("attn"):
         out = attention.emit(normed, weights, cut)
     if block.adapters == "msa":
@@ -99,7 +114,7 @@ def _bottleneck(g: GraphBuilder, x: str, adapter: BottleneckAdapter, scale: floa
         return g.linear(hidden, array(last.weight) * factor, array(last.bias) * factor)
 
 
-def _gated_adapter(g: GraphBuilder, x: str, adapter: SamMed2dAdapter, grid: Size) -> str:
+def gated_adapter(g: GraphBuilder, x: str, adapter: SamMed2dAdapter, grid: Size) -> str:
     """SAM-Med2D's adapter on tokens (1, h * w, dim)."""
     squeeze, excite = (cast(nn.Linear, adapter.channel[k]) for k in (0, 2))
     down, up = cast(nn.Conv2d, adapter.spatial[0]), cast(nn.ConvTranspose2d, adapter.spatial[2])

@@ -112,6 +112,21 @@ class Attention:
         """Factor of the scores before the softmax."""
         return float(self.head_dim**-0.5)
 
+    def scaled_weight(self) -> F32:
+        """Weight (3 dim, dim) of the projection, q scaled for the softmax."""
+        factor = np.ones((3 * self.dim, 1), np.float32)
+        factor[: self.dim] = self.scale
+        return np.asarray(self.qkv_weight * factor)
+
+    def query_bias(self) -> F32:
+        """Bias (dim) of q, scaled; k and v need none, see the module's text."""
+        return np.asarray(self.qkv_bias[: self.dim] * np.float32(self.scale))
+
+    def output_bias(self) -> F32:
+        """Bias (dim) of the output projection with what the bias of v adds."""
+        moved = self.proj_weight.astype(np.float64) @ self.qkv_bias[2 * self.dim :]
+        return np.asarray(self.proj_bias + moved, np.float32)
+
 
 class AttentionWriter:
     """Emits attention layers into one graph; they share the position codes of their keys.
@@ -135,19 +150,15 @@ class AttentionWriter:
             ]
             bands.append(concat(g, parts, axis=1))
         tokens = g.shape(concat(g, bands, axis=0), [1, cut.grid[0] * cut.grid[1], dim])
-        value_bias = attn.proj_weight.astype(np.float64) @ attn.qkv_bias[2 * dim :]
-        bias = (attn.proj_bias + value_bias).astype(np.float32)
         with g.scope("proj"):
-            return g.linear(tokens, attn.proj_weight, bias)
+            return g.linear(tokens, attn.proj_weight, attn.output_bias())
 
     def _qkv(self, x: str, attn: Attention) -> str:
         """Tokens (1, n, 3 dim): q, with its bias and scaled for the softmax, k and v without."""
-        factor = np.ones((3 * attn.dim, 1), np.float32)
-        factor[: attn.dim] = attn.scale
         bias = np.zeros(3 * attn.dim, np.float32)
-        bias[: attn.dim] = attn.qkv_bias[: attn.dim] * np.float32(attn.scale)
+        bias[: attn.dim] = attn.query_bias()
         with self.g.scope("qkv"):
-            return self.g.linear(x, attn.qkv_weight * factor, bias)
+            return self.g.linear(x, attn.scaled_weight(), bias)
 
     def _part(self, y: str, attn: Attention, cut: Windows, down: Span, across: Span) -> str:
         """Attention in windows of one extent; y (h, w, 3 dim) to (rows, columns, dim) of tokens."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
 from samrt.errors import OptionError, OutputError, VerificationError
 from samrt.phantoms import phantom_cases
 from samrt.predictor import Predictor, load
-from samrt_export.graph import GraphBuilder
 from samrt_export.precision.half import HALF_MAX, HalfGraph
 from samrt_export.precision.islands import MARGIN, Island, float32_keys, measured_islands
 from samrt_export.precision.ranges import RangeSession, cheap_bound, sum_session
 from samrt_export.precision.record import add_to_digest, calibration_entry, growth_in_words
 from samrt_export.precision.search import Found, in_words, search
+from samrt_export.precision.stored import artifact_entry, replace_bundle
 from samrt_export.precision.trial import (
     ROLES,
     Reference,
@@ -109,7 +109,7 @@ def add_precision(
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.fp16.", dir=target.parent))
     try:
         made = _Addition(old, images, half_io, margin, threads, say).into(work, reference)
-        return _put(made, target)
+        return replace_bundle(made, target)
     except OSError as exc:
         if isinstance(exc, OutputError):
             raise
@@ -264,7 +264,8 @@ class _Addition:
             builder = found.halves[role].builder
             model, *data = builder.write(work / f"{role}.fp16.onnx", __version__)
             files.update({path.name: path for path in (model, *data)})
-            kept.append(_artifact(role, model.name, builder, [path.name for path in data]))
+            beside = [path.name for path in data]
+            kept.append(artifact_entry(role, "fp16", model.name, builder, beside))
         document["artifacts"] = kept
         return write_bundle(work / "bundle.samrt", document, files)
 
@@ -332,45 +333,3 @@ def _with_mask(prompt: Any, answer: Any) -> Any:
         point_labels=prompt.point_labels,
         mask_input=np.array(answer.logits[answer.best]),
     )
-
-
-def _artifact(role: str, file: str, builder: GraphBuilder, data: Iterable[str]) -> dict[str, Any]:
-    """The manifest's entry; sizes and hashes are filled in when the bundle is written."""
-    kinds = {1: "float32", 10: "float16"}
-
-    def rows(values: Iterable[Any]) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": v.name,
-                "dtype": kinds[v.type.tensor_type.elem_type],
-                "shape": [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim],
-            }
-            for v in values
-        ]
-
-    entry: dict[str, Any] = {
-        "role": role,
-        "file": file,
-        "format": "onnx",
-        "precision": "fp16",
-        "opset": builder.opset,
-        "bytes": 1,
-        "sha256": "0" * 64,
-        "inputs": rows(builder.inputs),
-        "outputs": rows(builder.outputs),
-    }
-    names = list(data)
-    if names:
-        entry["data"] = [{"file": name, "bytes": 1, "sha256": "0" * 64} for name in names]
-    return entry
-
-
-def _put(made: Bundle, target: Path) -> Bundle:
-    """Replace the bundle in one step."""
-    document = json.loads((made.path / MANIFEST_NAME).read_text("utf-8"))
-    files: dict[str, Any] = {
-        item.file: made.path / item.file
-        for part in made.manifest.artifacts
-        for item in part.all_files
-    }
-    return write_bundle(target, document, files, overwrite=True, move=True)

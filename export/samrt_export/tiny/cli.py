@@ -50,6 +50,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     score = steps.add_parser("eval", help="accuracy on a folder of images with masks")
     score.add_argument("data", type=Path, help="folder with index.json")
     score.add_argument("--model", default="tiny", help="bundle name or path")
+    score.add_argument("--precision", default="auto", help="of the bundle: fp32, fp16 or int8")
     score.add_argument("--checkpoint", type=Path, help="evaluate a training checkpoint instead")
     score.add_argument("--per-set", type=int, default=150)
     score.add_argument("--seed", type=int, default=0)
@@ -126,9 +127,9 @@ def _eval(args: argparse.Namespace) -> int:
         segmenter = TorchSegmenter(load_checkpoint(args.checkpoint), choose=choose)
         name = str(args.checkpoint)
     else:
-        predictor = samrt.load(args.model)
+        predictor = samrt.load(args.model, precision=args.precision)
         segmenter = BundleSegmenter(predictor, multimask=args.multimask)
-        name = predictor.info.model_id
+        name = f"{predictor.info.model_id} in {predictor.info.precision_effective}"
     table = evaluate(segmenter, args.data, args.per_set, args.seed, args.clicks)
     print(f"{name}, at most {args.per_set} targets a set, seed {args.seed}\n")
     print(format_table(table))

@@ -1,16 +1,11 @@
 """Verification: is a bundle the network it was exported from?"""
 
-from samrt_export.verify.compare import Case, compare
+from samrt.gate import THRESHOLDS, Thresholds
+from samrt.verification.compare import Case, compare
+from samrt.verification.figures import ArrayFigures, MaskFigures, compare_masks, hd95
+from samrt.verification.record import MIN_INFORMATIVE, MaskSummary, VerificationRecord
 from samrt_export.verify.crop import CropDeviation, crop_deviation
-from samrt_export.verify.figures import ArrayFigures, MaskFigures, compare_masks, hd95
 from samrt_export.verify.images import ImageCase, automatic_prompts, image_cases, image_files
-from samrt_export.verify.record import (
-    MIN_INFORMATIVE,
-    THRESHOLDS,
-    MaskSummary,
-    Thresholds,
-    VerificationRecord,
-)
 from samrt_export.verify.store import parity_with, store_record
 
 __all__ = [

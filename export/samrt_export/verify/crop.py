@@ -11,8 +11,8 @@ import numpy as np
 from samrt import Predictor
 from samrt.phantoms import PhantomCase
 from samrt.selfcheck import supported_prompts
-from samrt_export.verify.figures import MaskTally, compare_masks
-from samrt_export.verify.record import MaskSummary
+from samrt.verification.figures import MaskTally, compare_masks
+from samrt.verification.record import MaskSummary
 
 __all__ = ["CropDeviation", "crop_deviation", "shaped"]
 

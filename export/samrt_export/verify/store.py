@@ -11,12 +11,13 @@ from samrt.bundle import MANIFEST_NAME, Bundle
 from samrt.errors import BundleError
 from samrt.imaging.write import write_files
 from samrt.manifest import parse_manifest
+from samrt.verification.record import VerificationRecord
 from samrt_export.verify.crop import CropDeviation
-from samrt_export.verify.record import VerificationRecord
 
 __all__ = ["parity_with", "store_record"]
 
 _OTHERS = "other_precisions"
+_FORMS = "other_forms"
 _CROP = "crop_padding"
 
 
@@ -26,16 +27,23 @@ def parity_with(
     """The manifest's ``parity`` entry with one more record.
 
     The record of the bundle's default precision lies at its top, those of other precisions under
-    ``other_precisions``; records of other precisions are kept as they are, and so is the figure of
-    what ``--crop-padding`` costs.
+    ``other_precisions``, those of graphs for one runtime under ``other_forms``; all but the one
+    that is replaced are kept as they are, and so is the figure of what ``--crop-padding`` costs.
     """
     old = parity or {}
+    forms = dict(old[_FORMS]) if isinstance(old.get(_FORMS), dict) else {}
+    form = record.get("candidate", {}).get("form", "canonical")
+    if form != "canonical":
+        kept = forms.get(form)
+        forms[form] = {**(kept if isinstance(kept, dict) else {}), record["precision"]: record}
+        return {**old, _FORMS: forms}
     if _CROP in old and _CROP not in record:
         record = {**record, _CROP: old[_CROP]}
     others = old.get(_OTHERS)
     kept = dict(others) if isinstance(others, dict) else {}
     if record["precision"] == default_precision:
-        return {**record, **({_OTHERS: kept} if kept else {})}
+        others = {_OTHERS: kept} if kept else {}
+        return {**record, **others, **({_FORMS: forms} if forms else {})}
     kept[record["precision"]] = record
     return {**old, _OTHERS: kept}
 

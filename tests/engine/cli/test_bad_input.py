@@ -35,7 +35,7 @@ def damaged_files(folder: Path, good: bytes) -> dict[str, tuple[bytes, str]]:
         "header.png": (good[:30], "damaged"),
         "flipped.png": (bytes(flipped), "damaged"),
         "other.gif": (b"GIF89a" + b"\0" * 99, "a GIF"),
-        "slice.dcm": (b"\0" * 128 + b"DICM" + b"\0" * 99, "a DICOM file"),
+        "slice.dcm": (b"\0" * 128 + b"DICM" + b"\0" * 99, "DICOM"),
     }
 
 

@@ -101,9 +101,10 @@ def test_options_reach_the_builder(
     outcome = samrt_command(
         "build", bundle_path, "--runtime", "tensorrt", "--precision", "fp32", "--workspace", "2G",
         "--timing-cache", "t", "--repeatable", "--tf32", "--max-prompts", 4, "--max-points", 6,
-        "--optimization-level", 5, "--force",
+        "--optimization-level", 5, "--force", "--no-verify",
     )  # fmt: skip
-    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("Not verified: --no-verify was given.")
     ((options, more),) = seen
     assert options.flags() == {
         "max_prompts": 4, "max_points": 6, "min_points": 1, "workspace_bytes": 2**31,
@@ -131,7 +132,9 @@ def test_engines_of_tensorrt_rtx(samrt_command: Cli, bundle_path: Path, cache: P
     words = ("build", bundle_path, "--runtime", "tensorrt-rtx", "--target", "sm86,sm89")
     outcome = samrt_command(*words, "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    engines = json.loads(outcome.out)["engines"]
+    document = json.loads(outcome.out)
+    assert document["verification"]["state"] == "unverified"
+    engines = document["engines"]
     assert [(e["role"], e["built"]) for e in engines] == [("encoder", True), ("decoder", True)]
     for engine in engines:
         assert Path(engine["path"]).stat().st_size == engine["bytes"]
@@ -139,7 +142,8 @@ def test_engines_of_tensorrt_rtx(samrt_command: Cli, bundle_path: Path, cache: P
         assert engine["key"]["targets"] == ["sm86", "sm89"]
     text = samrt_command(*words)
     assert text.out.count("in the cache") == 2
-    assert "Not compared with the FP32 model yet" in text.out
+    assert "Not verified: the engines cannot be run here (" in text.out
+    assert "compares them with the FP32 model before they are used" in text.out
 
 
 @pytest.mark.usefixtures("rtx")

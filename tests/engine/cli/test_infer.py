@@ -240,3 +240,26 @@ def test_a_file_name_that_is_no_text(png: Path, workplace: Path, bundle_path: Pa
     assert (plain.returncode, plain.stderr) == (0, b"")
     result = command(*words, "--force", "--json", cwd=workplace)
     assert json.loads(result.stdout)["image"]["file"] == name
+
+
+def test_a_refused_model_is_used_on_request_only(
+    samrt_command: Any, png: Path, edit_bundle: Any
+) -> None:
+    parity = {"precision": "fp32", "passed": False, "failures": ["mean mask IoU 0.5"]}
+    words = ("infer", png, "--box", BOX, "--model", edit_bundle({"parity": parity}))
+    refused = samrt_command(*words)
+    assert (refused.code, refused.out) == (3, "")
+    assert "is refused, it does not compute what the FP32 model does: mean mask" in refused.err
+    assert not listed(Path())
+    used = samrt_command(*words, "--allow-refused", "--json")
+    document = json.loads(used.out)
+    assert document["model"]["verification"]["state"] == "refused"
+    assert document["model"]["verification"]["override"] is True
+    assert any("was refused by its verification" in text for text in document["warnings"])
+
+
+def test_what_is_known_of_the_model_is_in_the_result(samrt_command: Any, png: Path) -> None:
+    words = ("infer", png, "--box", BOX, "--json", "--no-self-test", "--outputs", "none")
+    verification = json.loads(samrt_command(*words).out)["model"]["verification"]
+    assert (verification["state"], verification["override"]) == ("passed", False)
+    assert verification["mask_iou_mean"] > 0.999

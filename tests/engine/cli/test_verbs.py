@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import samrt
 from samrt import cli
 from samrt.cli import _numbers, infer
 from samrt.errors import KernelError
+from samrt.imaging.derived.render import DERIVED_KINDS
 from samrt.imaging.outputs import OUTPUT_KINDS
 
-VERBS = ("infer", "export", "build", "verify", "models", "pull", "info")
+VERBS = (
+    "infer", "export", "quantize", "build", "verify", "bench", "eval", "models", "pull", "info"
+)  # fmt: skip
 
 
 def test_help_lists_the_verbs_that_exist(samrt_command: Callable[..., Any]) -> None:
@@ -24,8 +29,14 @@ def test_help_lists_the_verbs_that_exist(samrt_command: Callable[..., Any]) -> N
     for verb in VERBS:
         assert f"\n    {verb} " in outcome.out
         assert samrt_command(verb, "--help").code == 0
-    for later in ("quantize", "bench", "eval"):
-        assert f"\n    {later} " not in outcome.out
+    assert cli._VERBS == VERBS
+
+
+def test_a_verb_imports_its_own_module_only() -> None:
+    code = "import sys; from samrt.cli import main; main(['info', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split()) & {f"samrt.cli.{verb}" for verb in VERBS}
+    assert loaded == {"samrt.cli.info"}
 
 
 def test_version_and_usage(samrt_command: Callable[..., Any]) -> None:
@@ -35,7 +46,7 @@ def test_version_and_usage(samrt_command: Callable[..., Any]) -> None:
 
 
 def test_kinds_are_those_of_the_library() -> None:
-    assert infer._KINDS == OUTPUT_KINDS
+    assert (*OUTPUT_KINDS, *DERIVED_KINDS) == infer._KINDS
 
 
 def test_info(samrt_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samrt.backends.base import SessionOptions
-from samrt.bundle import Bundle
+from samrt.bundle import Bundle, write_bundle
 from samrt.cli import verify
 from samrt.model import Model, open_model
 from samrt.prompts import DecoderInput
@@ -225,3 +225,71 @@ def test_the_frame_of_the_bundle_reaches_the_exporter(
     assert frames == [(None, None), ((64, 64), None), (None, (64, 64))]
     assert calls[0]["family"] == "fixture"
     assert (calls[0]["base"], calls[0]["threads"]) == ("base.pth", 2)
+
+
+# -- against the bundle's own FP32 graphs ----------------------------------------------------------
+
+
+@pytest.fixture
+def halves(bundle_path: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``halves(change)``: the bundle with an int8 encoder, which is the other one changed."""
+    onnx = pytest.importorskip("onnx")
+
+    def make(factor: float = 1.0) -> Path:
+        document = json.loads((bundle_path / "manifest.json").read_text("utf-8"))
+        files: dict[str, Any] = {a["file"]: bundle_path / a["file"] for a in document["artifacts"]}
+        (encoder,) = [a for a in document["artifacts"] if a["role"] == "encoder"]
+        model = onnx.load(str(bundle_path / encoder["file"]))
+        weight = next(w for w in model.graph.initializer if len(w.dims) >= 2)
+        weight.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * factor, weight.name)
+        )
+        files["int8.onnx"] = model.SerializeToString()
+        document["artifacts"].append({**encoder, "file": "int8.onnx", "precision": "int8"})
+        return write_bundle(tmp_path / "two.samrt", document, files).path
+
+    return make
+
+
+def test_another_precision_against_fp32(samrt_command: Verify, halves: Callable[..., Path]) -> None:
+    words = ("--precision", "int8", "--against", "fp32")
+    good = samrt_command("verify", halves(), *words)
+    assert (good.code, good.err) == (0, "")
+    assert "compared with its fp32 graphs in ONNX Runtime" in good.out
+    assert "is intact, runs and equals its FP32 graphs: fixture@" in good.out
+    no = samrt_command("verify", halves_path(good.out), *words, "--record").error
+    assert "--record with --against fp32 is for engines" in no
+
+
+def halves_path(out: str) -> str:
+    return out.splitlines()[-1].split(" is intact")[0].removeprefix("samrt: ")
+
+
+def test_a_wrong_precision_names_the_node(
+    samrt_command: Verify, halves: Callable[..., Path]
+) -> None:
+    pytest.importorskip("cv2")
+    path = halves(1000.0)
+    bad = samrt_command("verify", path, "--precision", "int8", "--against", "fp32")
+    assert bad.code == 3
+    assert "the error grows from 0.0e+00 to " in bad.out
+    assert " in the encoder, at node " in bad.out
+    words = ("--precision", "int8", "--against", "fp32", "--json")
+    document = json.loads(samrt_command("verify", path, *words).out)
+    assert document["where"].startswith("the error grows from ")
+    assert document["comparison"]["first_wrong"].startswith("first far off is the encoder's")
+
+
+def test_options_of_a_checkpoint_are_refused(samrt_command: Verify, bundle_path: Path) -> None:
+    error = samrt_command("verify", bundle_path, "--against", "fp32", "--family", "sam").error
+    assert "--base and --family describe a checkpoint" in error
+
+
+def test_a_refused_bundle_is_looked_at_and_fails(
+    samrt_command: Verify, edit_bundle: Callable[..., Path]
+) -> None:
+    parity = {"precision": "fp32", "passed": False, "failures": ["mean mask IoU 0.5"]}
+    bad = samrt_command("verify", edit_bundle({"parity": parity}))
+    assert bad.code == 3
+    assert "verification failed: gate: refused: mean mask IoU 0.5" in bad.err
+    assert "run on overview" in bad.out

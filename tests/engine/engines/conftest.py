@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 import samrt
+from samrt.backends import get_backend
 from samrt.backends.base import Session, SessionOptions
 from samrt.backends.tensorrt import TensorRTBackend, TensorRTRtxBackend
 from samrt.bundle import Bundle
@@ -28,6 +29,7 @@ from samrt.engines.cache import EngineCache
 from samrt.engines.channel import ExecutionOptions
 from samrt.engines.memory import DeviceInfo, DeviceMemory, HostBuffer
 from samrt.engines.options import BuildOptions
+from samrt.engines.proof import EngineProof
 from samrt.errors import BackendError
 
 
@@ -45,6 +47,11 @@ def _load_fake() -> Any:
 FAKE = _load_fake()
 GPU = DeviceInfo("Fake 4000", 89, "12.6", 8 * 2**30)
 POISON = 0xA5
+PASSED = {
+    "passed": True, "precision": "fp32", "against": "itself", "mask_iou_mean": 1.0,
+    "mask_iou_worst": 1.0,
+}  # fmt: skip
+LOADING = ("self_test", "allow_refused")
 
 
 class FakeMemory(DeviceMemory):
@@ -219,12 +226,18 @@ def make_fake(script: Any) -> Callable[[str], Api]:
 def make_backend(
     bundle: Bundle, memory: Any, make_fake: Callable[..., Any], tmp_path: Path
 ) -> Callable[..., TensorRTBackend]:
-    """``make_backend("10", cuda_graph=True)``: engines of the committed bundle, built."""
+    """``make_backend("10", cuda_graph=True)``: engines of the committed bundle, built.
 
-    def make(kind: str = "10", **options: Any) -> TensorRTBackend:
+    With ``proven=False`` they have no record of a verification yet.
+    """
+
+    def make(kind: str = "10", *, proven: bool = True, **options: Any) -> TensorRTBackend:
         api, cache = make_fake(kind), EngineCache(tmp_path)
         sizes = BuildOptions(max_prompts=4, max_points=6)
-        build_bundle(bundle, api, sizes, device=memory.device(), cache=cache)
+        found = build_bundle(bundle, api, sizes, device=memory.device(), cache=cache)
+        if proven:
+            records = {outcome.role: outcome.record for outcome in found}
+            EngineProof(cache, records, memory.device(), api.version).store(PASSED)
         made = TensorRTRtxBackend if kind == "rtx" else TensorRTBackend
         return made(api, memory, ExecutionOptions(**options), cache)
 
@@ -239,9 +252,14 @@ def open_model(
     opened: list[samrt.Predictor] = []
 
     def make(kind: str = "10", **options: Any) -> samrt.Predictor:
+        loading = {name: options.pop(name) for name in LOADING if name in options}
         backend = make_backend(kind, **options)
-        monkeypatch.setattr("samrt.model.get_backend", lambda name: backend)
-        opened.append(samrt.load(bundle.path, backend=backend.name, threads=1))
+        monkeypatch.setattr(
+            "samrt.model.get_backend",
+            lambda name: backend if name == backend.name else get_backend(name),
+        )
+        loading = {"self_test": False, **loading}
+        opened.append(samrt.load(bundle.path, backend=backend.name, threads=1, **loading))
         return opened[-1]
 
     yield make

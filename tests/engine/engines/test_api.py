@@ -8,6 +8,7 @@ import pytest
 
 from samrt import BackendError, BackendUnavailableError, OptionError
 from samrt.engines.api import Api, dtype_name, load_api, make_api, version_tuple
+from samrt.engines.messages import BuildLog, make_logger
 
 MakeFake = Callable[..., Api]
 
@@ -103,3 +104,21 @@ def test_versions() -> None:
     assert version_tuple("10.3.0.30") == (10, 3, 0, 30)
     assert version_tuple("11.0b1") == (11, 0)
     assert version_tuple("x") == ()
+
+
+def test_one_logger_tells_every_log(make_fake: MakeFake) -> None:
+    """A runtime ignores all loggers but its first."""
+    api = make_fake("10")
+    first, second = BuildLog(), BuildLog()
+    logger = make_logger(api, first)
+    assert make_logger(api, second) is logger
+    logger.log(1, "a\nb")
+    logger.log(2, "careful")
+    logger.log(3, "chatter")
+    for log in (first, second):
+        assert (log.errors, log.warnings) == (["a b"], ["careful"])
+    del second, log
+    logger.log(1, "c")
+    assert first.errors == ["a b", "c"]
+    assert len(logger.logs) == 1
+    assert make_logger(make_fake("11"), first) is not logger

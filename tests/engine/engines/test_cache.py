@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from samrt import BackendError, BundleError, OutputError
+from samrt import BackendError, BundleError, OutputError, VerificationError
 from samrt.engines.api import Api
 from samrt.engines.cache import EngineCache, cache_folder, misfits
 from samrt.engines.memory import DeviceInfo
@@ -251,15 +251,57 @@ def test_the_latest_engine_that_fits_is_chosen(cache: EngineCache, api: Api) -> 
     assert "run samrt build BUNDLE --runtime tensorrt here" in text
 
 
-def test_a_refused_engine_is_never_chosen(cache: EngineCache, api: Api) -> None:
+def test_a_refused_engine_is_chosen_on_request_only(cache: EngineCache, api: Api) -> None:
     record = record_of(b"engine")
     cache.store(record, b"engine")
-    passed = cache.record_verification(record, {"passed": True, "mask_iou_mean": 0.999})
+    passed = cache.record_verification(
+        record, {"passed": True, "mask_iou_mean": 0.9995, "mask_iou_worst": 0.995}
+    )
     assert cache.choose(MODEL, "m", api, GPU) == passed
     assert cache.find(record.key) == passed
-    cache.record_verification(record, {"passed": False})
-    with pytest.raises(BackendError, match="refused by its verification"):
+    refused = cache.record_verification(record, {"passed": False, "failures": ["mean IoU 0.5"]})
+    text = r"the engine of m for TensorRT 10.3.0.30 is refused, .*: mean IoU 0.5; build it again"
+    with pytest.raises(VerificationError, match=text):
         cache.choose(MODEL, "m", api, GPU)
+    assert cache.choose(MODEL, "m", api, GPU, allow_refused=True) == refused
+
+
+def test_figures_count_and_not_the_word_passed(cache: EngineCache, api: Api) -> None:
+    record = record_of(b"engine")
+    cache.store(record, b"engine")
+    cache.record_verification(
+        record, {"passed": True, "mask_iou_mean": 0.9, "mask_iou_worst": 0.995}
+    )
+    with pytest.raises(VerificationError, match=r"mean mask IoU 0\.9"):
+        cache.choose(MODEL, "m", api, GPU)
+
+
+@pytest.mark.parametrize("elsewhere", [{"device": "Other sm86"}, {"driver": "13.1"}])
+def test_a_refusal_elsewhere_says_nothing_here(
+    cache: EngineCache, make_fake: Callable[..., Api], elsewhere: dict[str, str]
+) -> None:
+    """A portable engine is compiled further by each GPU and driver."""
+    rtx = make_fake("rtx")
+    record = record_of(
+        b"engine", runtime="tensorrt-rtx", version=rtx.version, device="any", driver="any"
+    )
+    cache.store(record, b"engine")
+    here = {"passed": False, "device": GPU.key, "driver": GPU.driver}
+    cache.record_verification(record, {**here, **elsewhere})
+    assert cache.choose(MODEL, "m", rtx, GPU).key == record.key
+    cache.record_verification(record, here)
+    with pytest.raises(VerificationError, match="its verification failed"):
+        cache.choose(MODEL, "m", rtx, GPU)
+
+
+def test_an_older_engine_serves_where_the_latest_is_refused(cache: EngineCache, api: Api) -> None:
+    older, latest = record_of(b"a", flags={"k": 1}), record_of(b"b")
+    for age, (record, content) in enumerate(((older, b"a"), (latest, b"b"))):
+        path = cache.store(record, content)
+        if record is latest:
+            cache.record_verification(record, {"passed": False})
+        os.utime(path.with_name("manifest.json"), (1000 + age, 1000 + age))
+    assert cache.choose(MODEL, "m", api, GPU) == older
 
 
 def test_data_files_are_part_of_the_models_digest() -> None:

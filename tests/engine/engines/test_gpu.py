@@ -9,6 +9,7 @@ import pytest
 
 import samrt
 from samrt import BackendError, BackendUnavailableError
+from samrt.backends import get_backend
 from samrt.backends.tensorrt import TensorRTBackend, TensorRTRtxBackend
 from samrt.bundle import Bundle, find_model
 from samrt.engines.api import load_api
@@ -36,8 +37,12 @@ def test_tiny_answers_as_on_the_cpu(
     build_bundle(bundle, api, BuildOptions(), device=memory.device(), cache=cache)
     with samrt.load("tiny", backend="onnxruntime", threads=1) as truth:
         backend = KINDS[runtime](api, memory, ExecutionOptions(**options), cache)
-        monkeypatch.setattr("samrt.model.get_backend", lambda name: backend)
-        with samrt.load("tiny", backend=runtime, threads=1) as engine:
+        monkeypatch.setattr(
+            "samrt.model.get_backend",
+            lambda name: backend if name == backend.name else get_backend(name),
+        )
+        with samrt.load("tiny", backend=runtime, threads=1) as engine:  # verifies, then tests
+            assert engine.info.verification.state == "passed"
             for case in phantom_cases():
                 want, got = (
                     e.decode(e.encode(case.image), case.prompts)[0] for e in (truth, engine)

@@ -7,22 +7,16 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from samrt import Predictor
 from samrt.errors import BackendError, BundleError
+from samrt.gate import Thresholds, thresholds_for
 from samrt.manifest import OutputSpec
 from samrt.phantoms import PHANTOM_NAMES
+from samrt.predictor import Predictor
 from samrt.preprocess import ImageSource
 from samrt.selfcheck import canonical_feature, figures_of, supported_prompts
 from samrt.types import ImageEmbedding, Prediction, Prompt
-from samrt_export.verify.figures import ArrayTally, MaskTally, compare_masks
-from samrt_export.verify.record import (
-    MIN_INFORMATIVE,
-    MaskSummary,
-    Thresholds,
-    VerificationRecord,
-    judge,
-    thresholds_for,
-)
+from samrt.verification.figures import ArrayTally, MaskTally, compare_masks
+from samrt.verification.record import MIN_INFORMATIVE, MaskSummary, VerificationRecord, judge
 
 __all__ = ["Case", "compare"]
 
@@ -99,6 +93,7 @@ def compare(
         candidate={
             "model_id": info.model_id,
             "files": dict(info.files),
+            "form": info.form_effective,
             "precision": {"encoder": info.precision_effective, "decoder": info.decoder_precision},
             "backend": info.backend_effective,
             "backend_version": info.backend_version,

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-cv2 = pytest.importorskip("cv2")
-from samrt_export.verify.figures import ArrayTally, MaskTally, compare_masks, hd95  # noqa: E402
+from samrt.verification.figures import ArrayTally, MaskTally, compare_masks, hd95
 
 
 def square(x0: int, y0: int, x1: int, y1: int) -> NDArray[np.bool_]:

@@ -6,49 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from samrt.errors import OptionError
-from samrt_export.verify.figures import ArrayFigures, MaskTally
+from samrt.gate import Thresholds
+from samrt.verification.figures import ArrayFigures, MaskTally
 
-__all__ = ["MIN_INFORMATIVE", "THRESHOLDS", "MaskSummary", "Thresholds", "VerificationRecord"]
+__all__ = ["MIN_INFORMATIVE", "MaskSummary", "VerificationRecord", "judge"]
 
 MIN_INFORMATIVE = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """What a bundle has to reach.
-
-    Attributes:
-        mask_iou_mean: mean IoU, over all masks and over the informative ones alone.
-        mask_iou_worst: IoU of every mask that differs by more than ``slack_px`` pixels.
-        embedding_rms_rel: worst relative error of an embedding; ``None``: not judged.
-        slack_px: pixels by which a mask may differ whatever its size.
-    """
-
-    mask_iou_mean: float
-    mask_iou_worst: float
-    embedding_rms_rel: float | None = None
-    slack_px: int = 2
-
-
-THRESHOLDS: Mapping[str, Thresholds] = {
-    "fp32": Thresholds(0.999, 0.99, embedding_rms_rel=1e-3),
-    "fp16": Thresholds(0.998, 0.99),
-    "int8": Thresholds(0.98, 0.93),
-}
-
-
-def thresholds_for(precision: str) -> Thresholds:
-    """The thresholds of a precision.
-
-    Raises:
-        OptionError: there are none.
-    """
-    if precision not in THRESHOLDS:
-        raise OptionError(
-            f"no thresholds for precision {precision!r}: choose one of {', '.join(THRESHOLDS)}"
-        )
-    return THRESHOLDS[precision]
 
 
 @dataclass(frozen=True, slots=True)

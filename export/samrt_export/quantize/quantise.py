@@ -1,0 +1,352 @@
+"""``samrt quantize``: a bundle gets an int8 encoder, or int8 weights; measured and proven."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from samrt._version import __version__
+from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
+from samrt.engines.cache import cache_folder
+from samrt.errors import OptionError, OutputError, VerificationError
+from samrt.phantoms import phantom_cases
+from samrt.predictor import Predictor, load
+from samrt_export.graph import GraphBuilder
+from samrt_export.precision.emulate import GraphSession
+from samrt_export.precision.search import in_words
+from samrt_export.precision.stored import artifact_entry, replace_bundle
+from samrt_export.precision.trial import ROLES, Reference, Trial, predictor_of
+from samrt_export.quantize.calibrate import calibrate, state_key
+from samrt_export.quantize.choose import ALPHAS, METHODS, Choice, choose
+from samrt_export.quantize.layers import CONVS, ConvChoice, Layer, find_layers
+from samrt_export.quantize.pictures import PictureSet, choose_pictures
+from samrt_export.quantize.record import int8_entry, weights_entry
+from samrt_export.quantize.search import Attempt, search
+from samrt_export.quantize.statistics import STATE_FORMAT, Statistics
+from samrt_export.quantize.write import to_int8, to_int8_weights
+from samrt_export.verify import Case, VerificationRecord, compare, parity_with
+from samrt_export.verify.growth import explosion
+
+__all__ = ["PRECISIONS", "QuantizeOptions", "quantize"]
+
+PRECISIONS = ("int8", "int8-weights")
+HEAVY_BYTES, LIGHT_BYTES = 240_000_000, 16_000_000
+HELD_PICTURES = 3
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What is quantised, and how its scales are found.
+
+    Attributes:
+        precision: ``int8``, or ``int8-weights``: weights only, of encoder and decoder.
+        window: intensities shown black and white, for pictures of more than 8 bits and DICOM.
+        convs: see `samrt_export.quantize.layers.find_layers`.
+        exclude: regular expressions for names of layers that stay float32.
+        method: how clips are found; ``auto`` takes the one with the smallest error.
+        smoothing: let large channels behind a norm migrate into the weights.
+        bias_correction: correct the mean error of each output.
+        most_pictures: of more pictures in the folder an even selection is used.
+        alone: leave all other precisions out, for a small download; needs another place.
+        threads: of all runs.
+
+    Raises:
+        OptionError: a value that does not exist.
+    """
+
+    precision: str = "int8"
+    window: Any = None
+    convs: ConvChoice = "auto"
+    exclude: Sequence[str] = ()
+    method: str = "auto"
+    smoothing: bool = True
+    bias_correction: bool = True
+    most_pictures: int = 128
+    alone: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", PRECISIONS), ("convs", CONVS), ("method", METHODS)):
+            if getattr(self, name) not in known:
+                raise OptionError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        if self.most_pictures < 1:
+            raise OptionError(f"most_pictures must be at least 1, got {self.most_pictures}")
+
+
+def quantize(
+    bundle: str | PathLike[str],
+    images: str | PathLike[str] | None = None,
+    *,
+    out: str | PathLike[str] | None = None,
+    options: QuantizeOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Give a bundle an int8 encoder beside its float32 graphs; the decoder stays as it is.
+
+    The pictures go through the float32 encoder one at a time; histograms and sampled rows of the
+    layers' inputs are kept, on disk too, so that an interrupted run goes on. Each layer gets the
+    clip and the migration with the smallest measured error; layers return to float32, the most
+    sensitive first, until the masks agree with float32. Only if the file itself, run by ONNX
+    Runtime, passes the thresholds of `samrt.gate` the bundle is replaced, in one step. Choices,
+    exclusions and figures go into ``calibration.int8`` of the manifest, the comparison into
+    ``parity``.
+
+    Args:
+        bundle: the bundle folder.
+        images: a folder of pictures of the kind that will be segmented, 32 to 128 of them; not
+            needed for ``int8-weights``, whose gate they widen.
+        out: write a bundle of another name and leave this one as it is.
+        options: see `QuantizeOptions`.
+        overwrite: replace int8 graphs that are there, or the bundle at `out`.
+        resume: go on with what an interrupted run has left.
+        progress: is told what is done.
+
+    Returns:
+        The bundle, opened again; its id changes, as it does with any file.
+
+    Raises:
+        OptionError: no pictures given, nothing to quantise, graphs are there, bad options.
+        ModelNotFoundError, BundleError: no such bundle, or it is damaged.
+        ImageError: no pictures in the folder, or a damaged one.
+        VerificationError: no int8 form of this model is good enough; nothing is changed.
+        OutputError: the bundle or the calibration's state cannot be written.
+    """
+    options = options or QuantizeOptions()
+    precision = options.precision
+    if images is None and precision == "int8":
+        raise OptionError("int8 needs pictures to calibrate on: give a folder with --images")
+    if options.alone and out is None:
+        raise OptionError("a bundle of one precision needs another place: give one with -o")
+    target = Path(bundle if out is None else out)
+    if out is not None and target.exists() and not overwrite:
+        raise OutputError(f"{target} exists: choose another name or pass overwrite=True")
+    old = Bundle.open(bundle, verify="full")
+    if precision in old.precisions() and out is None and not overwrite:
+        raise OptionError(f"{target} has {precision} graphs: pass overwrite=True to replace them")
+    if "fp32" not in old.precisions():
+        raise OptionError(f"{old.path} has no fp32 graphs to convert: export its checkpoint again")
+    say = progress or (lambda text: None)
+    run = _Quantisation(old, images, options, resume, say)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.int8.", dir=target.parent))
+    except OSError as exc:
+        raise OutputError(f"cannot write bundle {target}: {exc.strerror or exc}") from exc
+    try:
+        made = replace_bundle(run.into(work), target)
+        run.forget()
+        return made
+    except OSError as exc:
+        if isinstance(exc, OutputError):
+            raise
+        raise OutputError(f"cannot write bundle {target}: {exc.strerror or exc}") from exc
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _Quantisation:
+    """One run of `quantize`."""
+
+    def __init__(
+        self, old: Bundle, images: str | PathLike[str] | None, options: QuantizeOptions,
+        resume: bool, say: Progress,
+    ) -> None:  # fmt: skip
+        self.old, self.options, self.say = old, options, say
+        self.threads, self.precision = options.threads, options.precision
+        encoder = old.artifact("encoder", "fp32")
+        self.heavy = encoder.total_bytes > HEAVY_BYTES
+        light = encoder.total_bytes < LIGHT_BYTES
+        self.few = 1 if self.heavy else 5 if light else 2
+        phantoms = phantom_cases()[:2] if self.heavy else phantom_cases()
+        self.pictures: PictureSet | None = None
+        self.phantoms = phantoms
+        self.state: Path | None = None
+        if images is not None:
+            self.pictures = choose_pictures(
+                images, phantoms, window=options.window, most=options.most_pictures
+            )
+            what = (str(STATE_FORMAT), encoder.sha256, self.pictures.sha256, options.convs,
+                    repr(sorted(options.exclude)), __version__)  # fmt: skip
+            self.state = cache_folder() / "calibration" / f"{state_key(*what)}.npz"
+            if not resume:
+                self.forget()
+
+    def forget(self) -> None:
+        """Remove the state of the calibration."""
+        if self.state is not None:
+            self.state.unlink(missing_ok=True)
+
+    def into(self, work: Path) -> Bundle:
+        """The finished bundle in a folder of its own."""
+        with load(self.old.path, precision="fp32", threads=self.threads) as own:
+            trial = Trial(self.old, own.info, self.threads)
+            try:
+                if self.precision == "int8":
+                    return self._int8(work, own, trial)
+                return self._weights(work, own, trial)
+            finally:
+                trial.close()
+
+    def _weights(self, work: Path, own: Predictor, trial: Trial) -> Bundle:
+        """Int8 weights of both graphs, float32 arithmetic."""
+        builders = {role: to_int8_weights(trial.graphs[role]) for role in ROLES}
+        before = {role: self.old.artifact(role, "fp32").total_bytes for role in ROLES}
+        built = self._write(work, builders)
+        record = self._judge(built, own)
+        if not record.passed:
+            raise VerificationError(
+                f"the int8 weights are not good enough: {'; '.join(record.failures)}; "
+                "nothing was written"
+            )
+        entry = weights_entry(
+            before, {role: built.artifact(role, self.precision).total_bytes for role in ROLES}
+        )
+        return self._stored(built, record, entry)
+
+    def _int8(self, work: Path, own: Predictor, trial: Trial) -> Bundle:
+        graph = trial.graphs["encoder"]
+        layers, left = find_layers(graph, convs=self.options.convs, exclude=self.options.exclude)
+        if not layers:
+            raise OptionError(
+                f"{self.old.path} has no layer that can be quantised: loosen --convs or --exclude"
+            )
+        statistics = self._calibrate(trial, own, graph, layers)
+        choices = self._choose(graph, layers, statistics)
+        held = self._held()
+        quick = Reference(own, [case.image for case in held])
+        attempt = Attempt(trial, own.info, work)
+        try:
+            found = search(
+                attempt, graph, choices, quick, held, few=self.few,
+                by_block=self.heavy, say=self.say,
+            )  # fmt: skip
+        except VerificationError as exc:
+            where = self._explosion(work, to_int8(graph, choices))
+            raise VerificationError(f"{exc}; {where}; nothing was written") from None
+        builder = to_int8(graph, found.kept)
+        built = self._write(work, {"encoder": builder})
+        record = self._judge(built, quick)
+        if not record.passed:
+            where = self._explosion(work, builder, built)
+            raise VerificationError(
+                f"the int8 encoder is not good enough: {'; '.join(record.failures)}; {where}; "
+                "nothing was written"
+            )
+        exact = attempt.against_graph(builder, held[:1])
+        entry = int8_entry(found, left, self.options, exact)
+        return self._stored(built, record, entry)
+
+    def _calibrate(
+        self, trial: Trial, own: Predictor, graph: Any, layers: Sequence[Layer]
+    ) -> Statistics:
+        if self.pictures is None:
+            raise OptionError("int8 needs pictures to calibrate on: give a folder with --images")
+
+        def predictor_for(session: GraphSession) -> Predictor:
+            sessions = {"encoder": session, "decoder": trial.exact("decoder")}
+            return predictor_of(self.old, own.info, sessions)
+
+        return calibrate(
+            graph, layers, self.pictures.calibration, predictor_for, state=self.state,
+            threads=self.threads, say=self.say,
+        )  # fmt: skip
+
+    def _choose(self, graph: Any, layers: Sequence[Layer], statistics: Statistics) -> list[Choice]:
+        """Scales of all layers; what a quantised result becomes is read by the same scale."""
+        found: list[Choice] = []
+        tied: dict[str, float] = {}
+        for number, layer in enumerate(layers, 1):
+            choice = choose(
+                graph, layer, statistics, method=self.options.method,
+                alphas=ALPHAS if self.options.smoothing else (0.0,),
+                correct=self.options.bias_correction, tied=tied.get(layer.source),
+            )  # fmt: skip
+            if choice.output_clip is not None:
+                tied[layer.result] = choice.output_clip
+            found.append(choice)
+            migrated = f", migration {choice.alpha:g}" if choice.alpha else ""
+            self.say(
+                f"{number} of {len(layers)}, {layer.name}: {choice.method}{migrated}, error "
+                f"{choice.error:.1e} (plain {choice.plain_error:.1e})"
+            )
+        return found
+
+    def _cases(self) -> Iterator[Case]:
+        """Pictures of the final comparison, read one by one."""
+        if self.pictures is None:
+            yield from self.phantoms
+        else:
+            yield from (picture.open() for picture in self.pictures.verification)
+
+    def _held(self) -> list[Case]:
+        """Pictures of the search; they stay in memory."""
+        own = [] if self.pictures is None else self.pictures.verification[len(self.phantoms) :]
+        return [*self.phantoms, *(picture.open() for picture in own[:HELD_PICTURES])]
+
+    def _judge(self, built: Bundle, truth: Predictor) -> VerificationRecord:
+        """The gate: the files themselves in ONNX Runtime, on all pictures."""
+        self.say("verifying in ONNX Runtime")
+        with load(
+            built.path, precision=self.precision, backend="onnxruntime", threads=self.threads
+        ) as engine:
+            record = compare(
+                truth, engine, self._cases(), precision=self.precision, progress=self.say
+            )
+        self.say(f"{self.precision}: {in_words(record)}")
+        return record
+
+    def _explosion(self, work: Path, builder: GraphBuilder, built: Bundle | None = None) -> str:
+        """Where the error explodes in a graph that is not good enough."""
+        if built is None:
+            built = self._write(work, {"encoder": builder})
+        return explosion(built, self.precision, threads=self.threads) or "its growth is unknown"
+
+    def _write(self, work: Path, builders: dict[str, GraphBuilder]) -> Bundle:
+        """A bundle with the old graphs and the new ones."""
+        document = json.loads((self.old.path / MANIFEST_NAME).read_text("utf-8"))
+        new = {
+            role: builder.write(work / f"{role}.{self.precision}.onnx", __version__)
+            for role, builder in builders.items()
+        }
+        kept = [a for a in document["artifacts"] if a["precision"] != self.precision]
+        if self.options.alone:
+            kept = [a for a in kept if a["role"] not in new and a["precision"] == "fp32"]
+            document["precision"] = self.precision
+            document["parity"] = None
+            document["calibration"] = None
+        files: dict[str, Any] = {
+            f["file"]: self.old.path / f["file"] for a in kept for f in (a, *a.get("data", []))
+        }
+        for role, (model, *data) in new.items():
+            files.update({path.name: path for path in (model, *data)})
+            names = [path.name for path in data]
+            kept.append(artifact_entry(role, self.precision, model.name, builders[role], names))
+        document["artifacts"] = kept
+        return write_bundle(work / "bundle.samrt", document, files)
+
+    def _stored(self, built: Bundle, record: VerificationRecord, entry: dict[str, Any]) -> Bundle:
+        target = built.path / MANIFEST_NAME
+        document = json.loads(target.read_text("utf-8"))
+        pictures = self.pictures
+        if pictures is not None:
+            entry["images"] = [picture.name for picture in pictures.calibration]
+            entry["images_sha256"] = pictures.sha256
+            entry["held_out"] = pictures.held_out
+        calibration = {**(document.get("calibration") or {}), self.precision: entry}
+        document["calibration"] = calibration
+        document["parity"] = parity_with(
+            document.get("parity"), record.as_dict(), built.manifest.precision
+        )
+        target.write_text(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n", "utf-8")
+        return Bundle.open(built.path)
