@@ -9,7 +9,7 @@ SOURCES := $(shell find engine cpp_ext setup.py pyproject.toml -type f -not -nam
 EXPORT_SOURCES := $(shell find export -type f -name '*.py')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo size test test-all lint dev clean check-tools
+.PHONY: help demo size test test-all test-interop lint dev clean check-tools
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -55,6 +55,11 @@ test: $(VENV)/.test ## install the test tools into .venv and run the test suite,
 test-all: $(VENV)/.test ## all tests; some need 16 GB of memory and minutes each (ViT-H)
 	@$(BIN)/python -m pytest
 
+test-interop: $(VENV)/.test ## DCMTK, dicom3tools and Orthanc against what is read and written (apt install dcmtk dicom3tools orthanc orthanc-dicomweb)
+	@for tool in dcmdump storescu dciodvfy Orthanc; do command -v $$tool >/dev/null || \
+	  echo "$$tool is missing, its tests will be skipped (on Debian and Ubuntu: apt install dcmtk dicom3tools orthanc orthanc-dicomweb)" >&2; done
+	@$(BIN)/python -m pytest tests/interop
+
 lint: $(VENV)/.test ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -64,27 +69,35 @@ dev: | $(BIN)/python ## editable install for development
 clean: ## remove what was built (not .venv)
 	@rm -rf build out *.egg-info engine/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find engine export tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
-	@rm -f engine/samrt/_native*.so
+	@rm -f engine/samrt/_native*.so engine/samrt/_ops*.so
 
 # ---- C++ kernels ----
 
 CPP_BUILD := build/cpp_tests
 CPP_SOURCES := $(wildcard cpp_ext/src/*.cpp) cpp_ext/tests/test_kernels.cpp
+OPS_SOURCES := $(filter-out cpp_ext/ops/operators.cpp,$(wildcard cpp_ext/ops/*.cpp)) cpp_ext/tests/test_operators.cpp
+OPS_HEADERS := $(wildcard cpp_ext/ops/*.hpp)
+OPS_FLAGS := -std=c++17 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra -pthread
 CPP_HEADERS := $(wildcard cpp_ext/include/samrt/*.hpp cpp_ext/src/*.hpp)
 CPP_FLAGS := -std=c++17 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Icpp_ext/include -pthread
 ARM_CXX ?= aarch64-linux-gnu-g++
 ARM_EMULATOR ?= qemu-aarch64
 BENCH_RUNS ?= 30
+PEERS ?=
 BENCH_JSON ?= benchmarks/results/kernels.json
 
 GOLDEN ?= ../shared/golden
 PARITY ?= --sensitivity --json benchmarks/results/parity.json
 
-.PHONY: native bench-kernels test-cpp test-arm arm-tools parity
+.PHONY: bench native bench-kernels test-cpp test-arm arm-tools parity
 
 parity: $(VENV)/.test ## every family against the outputs of its original code (GOLDEN=folder of vectors)
 	@test -f $(GOLDEN)/index.json || { echo "No golden vectors in '$(GOLDEN)': run make GOLDEN=/path parity" >&2; exit 1; }
 	@$(BIN)/python benchmarks/parity.py $(GOLDEN) $(PARITY)
+
+bench: $(VENV)/.test ## samrt beside its peers, the same weights and threads (PEERS='--model mobile_sam --runs 5'; minutes)
+	@$(PIP) install --quiet 'segment-anything==1.0' && $(PIP) install --quiet --no-deps samexporter osam imgviz cmap loguru pydantic pydantic-core annotated-types typing-inspection click
+	@$(BIN)/python benchmarks/peers.py --json benchmarks/results/peers.json $(PEERS)
 
 native: $(VENV)/.test ## build the C++ extension in place, for work on the sources
 	@$(PIP) install --quiet 'setuptools>=77' 'pybind11>=2.13'
@@ -99,8 +112,13 @@ $(CPP_BUILD)/golden.bin: cpp_ext/tests/make_golden.py $(wildcard engine/samrt/re
 $(CPP_BUILD)/sanitized: $(CPP_SOURCES) $(CPP_HEADERS) | $(CPP_BUILD)/golden.bin
 	@$(CXX) $(CPP_FLAGS) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all $(CPP_SOURCES) -o $@
 
-test-cpp: $(CPP_BUILD)/sanitized $(CPP_BUILD)/golden.bin ## the kernels' C++ test under the address and undefined-behaviour sanitizers
+$(CPP_BUILD)/ops_sanitized: $(OPS_SOURCES) $(OPS_HEADERS)
+	@mkdir -p $(CPP_BUILD)
+	@$(CXX) $(OPS_FLAGS) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all $(OPS_SOURCES) -o $@
+
+test-cpp: $(CPP_BUILD)/sanitized $(CPP_BUILD)/golden.bin $(CPP_BUILD)/ops_sanitized ## the C++ tests of kernels and operators under the address and undefined-behaviour sanitizers
 	@$(CPP_BUILD)/sanitized $(CPP_BUILD)/golden.bin
+	@for table in vnni avx512 avx2 baseline; do SAMRT_OPS_KERNELS=$$table $(CPP_BUILD)/ops_sanitized || exit 1; done
 
 arm-tools:
 	@command -v $(ARM_CXX) >/dev/null || { \
@@ -111,5 +129,10 @@ arm-tools:
 $(CPP_BUILD)/arm64: $(CPP_SOURCES) $(CPP_HEADERS) | arm-tools $(CPP_BUILD)/golden.bin
 	@$(ARM_CXX) $(CPP_FLAGS) -O3 -static $(CPP_SOURCES) -o $@
 
-test-arm: arm-tools $(CPP_BUILD)/arm64 $(CPP_BUILD)/golden.bin ## the same test cross-compiled for AArch64, in an emulator
+$(CPP_BUILD)/ops_arm64: $(OPS_SOURCES) $(OPS_HEADERS) | arm-tools
+	@mkdir -p $(CPP_BUILD)
+	@$(ARM_CXX) $(OPS_FLAGS) -O2 -static $(OPS_SOURCES) -o $@
+
+test-arm: arm-tools $(CPP_BUILD)/arm64 $(CPP_BUILD)/golden.bin $(CPP_BUILD)/ops_arm64 ## the same tests cross-compiled for AArch64, in an emulator
 	@$(ARM_EMULATOR) $(CPP_BUILD)/arm64 $(CPP_BUILD)/golden.bin
+	@$(ARM_EMULATOR) $(CPP_BUILD)/ops_arm64
