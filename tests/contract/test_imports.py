@@ -46,6 +46,8 @@ def test_import_samrt_loads_nothing_heavy() -> None:
         "import samrt.bundle, samrt.manifest, samrt.environment, samrt.imaging",
         "import samrt.gate, samrt.admission, samrt.verification, samrt.selfcheck",
         "import samrt.backends.tensorrt, samrt.engines.bundles, samrt.engines.triton",
+        "import samrt.backends.openvino, samrt.backends.choice",
+        "import samrt.bench.run, samrt.bench.worker, samrt.bench.plot, samrt.bench.compare",
     ],
 )
 def test_names_and_registries_load_nothing_heavy(code: str) -> None:
@@ -100,6 +102,9 @@ def test_the_exporter_is_reached_from_verbs_only(path: Path) -> None:
             assert relative.parts[0] == "cli", f"{relative} imports {module}"
         if root in ("torch", "onnx"):
             assert relative.parts[0] == "backends", f"{relative} imports {module}"
+        if root == "openvino":
+            assert relative.parts == ("backends", "openvino.py")
+            assert inside, "OpenVINO is imported by import_openvino only: it sends telemetry"
         if root == "onnxruntime":
             assert relative.parts == ("backends", "onnxruntime.py")
 

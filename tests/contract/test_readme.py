@@ -24,7 +24,10 @@ from samrt.cli import build_parser
 from samrt.cli._numbers import join_values
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "examples/README.md")
+PAGES = (
+    "README.md", "CONTRIBUTING.md", "examples/README.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)  # fmt: skip
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("", "sh", "sh run", "bash", "console")
 
