@@ -96,7 +96,7 @@ def in_turns(engines: dict[str, samrt.Predictor], runs: int, threads: int) -> di
 
 
 def decoders_in_turns(engines: dict[str, samrt.Predictor], turns: int = 12) -> dict[str, Any]:
-    """Wall time (ms) of one prompt and of sixteen in one call, each form once per turn."""
+    """Wall time (ms) a prompt, alone and of sixteen in one call, each form once per turn."""
     embedding = engines["cpu"].encode(picture())
     prompt = prompts_of(engines["cpu"])[0]
     found: dict[str, Any] = {}
@@ -188,7 +188,7 @@ def main() -> int:
         rows = json.loads(args.json.read_text("utf-8"))["models"]
     print("| model | canonical ms (min) | CPU form ms (min) | ratio | processor time "
           "| peak MB | peak MB, CPU form | bundle MB | with both "
-          "| 1 prompt, min ms of both | 16 prompts | worst IoU |")  # fmt: skip
+          "| 1 prompt, min ms of both | one of 16 | worst IoU |")  # fmt: skip
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for model in args.model:
         rows[model] = measure(model, args.runs, args.threads)

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         words = ["eval", str(args.data), "--model", model, "--limit", str(args.limit)]
         words += ["--strategies", args.strategies, "--seed", "0", "-o", str(folder)]
         words += ["--precision", precision] if precision else []
+        words += ["--sets", args.sets] if args.sets else []
         words += ["--jitter", "none", "--clicks", "0"] if args.short else []
         for pattern in trained_patterns(args.data):
             words += ["--exclude", pattern]
@@ -92,6 +93,7 @@ def main() -> int:
         help="may be repeated",
     )
     parser.add_argument("--limit", type=int, default=60, help="most targets a set")
+    parser.add_argument("--sets", help="only these sets")
     parser.add_argument("--strategies", default="S2,S3,S4,S5,S6")
     parser.add_argument("--short", action="store_true", help="neither clicks nor jitter")
     parser.add_argument("-o", "--output-dir", type=Path, default=Path("out/eval"))

@@ -129,15 +129,19 @@ class Engine:
 
 
 def engine_for(family: str, weights: Mapping[str, Any], info: Mapping[str, Any],
-               *, lora: Path | None = None, image_format: str = "RGB") -> Engine:  # fmt: skip
-    """Checkpoint, bundle, engine; the files are removed once the engine is open."""
+               *, lora: Path | None = None, image_format: str = "RGB",
+               form: str = "auto") -> Engine:  # fmt: skip
+    """Checkpoint, bundle, engine; the files are removed once the engine is open.
+
+    form: of the graphs, as for `samrt.load`.
+    """
     from samrt_export import export
 
     folder = Path(tempfile.mkdtemp(prefix="samrt-parity-"))
     try:
         arguments = write_checkpoint(family, weights, info, folder, lora)
         bundle = export(out=folder / "bundle.samrt", verify=False, **arguments)
-        predictor = samrt.load(bundle.path)
+        predictor = samrt.load(bundle.path, backend="onnxruntime", form=form)
         return Engine(predictor, best_of_many=family == "sam_med2d", image_format=image_format)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

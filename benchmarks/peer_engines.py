@@ -214,8 +214,7 @@ class Ours:
 
         self.samrt = samrt
         self.engine = samrt.load(folder / "ours.samrt", backend=self.backend, threads=threads)
-        info = self.engine.info
-        self.about = f"{info.form_effective} form, {info.backend_version}"
+        self.about = f"{self.engine.info.form_effective} form"
 
     def encode(self, picture: Array) -> Any:
         return self.engine.encode(picture)

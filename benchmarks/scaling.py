@@ -247,12 +247,12 @@ def svg(sweeps: dict[str, Any]) -> str:
     """Log-log lines of the sweeps over a number: time in ms, and memory in MB dashed."""
     drawn = [name for name in sweeps if name != "threads" and len(sweeps[name]) > 1]
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {420 * len(drawn)} 360">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {470 * len(drawn)} 360">',
         "<style>text{font:12px sans-serif;fill:#222}.s{font-size:11px;fill:#555}</style>",
-        f'<rect width="{420 * len(drawn)}" height="360" fill="#fff"/>',
+        f'<rect width="{470 * len(drawn)}" height="360" fill="#fff"/>',
     ]
     for index, sweep in enumerate(drawn):
-        parts += panel(sweep, sweeps[sweep], 420 * index)
+        parts += panel(sweep, sweeps[sweep], 470 * index)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -154,7 +154,7 @@ def choose(engine: samrt.Predictor, root: Path, per_set: int) -> dict[str, Any]:
     }
     sets = small_targets(root, per_set, "train-ok")
     found = {name: measure(engine, root, rows, rules) for name, rows in sets.items()}
-    print("| rule | " + " | ".join(found) + " | mean |\n" + "|---" * (len(found) + 2) + "|")
+    print("| rule | " + " | ".join(found) + " | mean | loose |\n" + "|---" * (len(found) + 3) + "|")
     table: dict[str, Any] = {}
     for rule in ("off", *rules):
         means = {name: float(np.mean(rows[rule]["dice"])) for name, rows in found.items()}

@@ -60,6 +60,7 @@ void mask_runs(const float* logits, const MaskPlan& plan, const MaskLevels& leve
             source = probabilities.data();
         }
         MaskRuns& found = target[unit];
+        found = {};
         const bool shortcut = all_finite(source, plan.low_size());
         found.stability = write_mask(upscaler, source, plan, levels, shortcut, own);
         if (!(found.stability >= min_stability)) return;

@@ -55,7 +55,8 @@ def load(
     Args:
         model: name of a model that ships with samrt, or the path of a bundle folder.
         backend: ``"auto"`` or the name of a backend, see :func:`samrt.available_backends`.
-        precision: ``"auto"`` (the bundle's default), ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        precision: ``"auto"`` (the bundle's default), ``"fp32"``, ``"fp16"``, ``"int8"`` or
+            ``"int8-weights"``.
         threads: threads for the runtime and the kernels, 1 to 256. ``None``: the CPUs this
             process may use or its physical cores, whichever is less, at most 8.
         arena: let the runtime keep its memory between runs, which saves page faults. ``None``:

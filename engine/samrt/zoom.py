@@ -44,8 +44,9 @@ PixelBox = tuple[int, int, int, int]
 class ZoomRule:
     """How large the window is, and when ``auto`` zooms.
 
-    The defaults are the best of those compared by ``benchmarks/zoom.py --rules`` with ``tiny``: a
-    narrower window leaves too little of the surroundings, a wider one too little of the gain.
+    The size is the best, by a little, of those that ``benchmarks/zoom.py --rules`` compares with
+    ``tiny``: from narrower windows the surroundings are missing. ``auto`` is a choice and no
+    default, because the gain differs by kind of image: see ``benchmarks/results/zoom.json``.
 
     Attributes:
         factor: side of the window over the longer side of the box, more than 1.

@@ -8,6 +8,7 @@ absent, and then the canonical graph, which needs no library, is run.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ __all__ = [
     "OPERATORS",
     "VARIABLE",
     "choose_form",
+    "fast_integers",
     "library_path",
     "library_problem",
     "requested_form",
@@ -49,6 +51,13 @@ def library_problem() -> str | None:
     """
     path = library_path()
     return "the library samrt/_ops is not installed" if path is None else _load_problem(str(path))
+
+
+@cache
+def fast_integers() -> bool:
+    """Whether the operators' 8-bit products are faster here than those of floats."""
+    path = library_path()
+    return path is not None and bool(ctypes.CDLL(str(path)).samrt_ops_fast8())
 
 
 @cache
@@ -126,6 +135,8 @@ def _form_problem(
             return f"it needs the operators {form.operators}, this samrt has {OPERATORS}"
     problem = library_problem()
     if problem is None and not insists:
+        if any(form.precision == "int8" for form in forms.values()) and not fast_integers():
+            return "this processor multiplies 8-bit integers no faster than floats (no VNNI)"
         verdict = graph_verdict(bundle.manifest, {**chosen, **forms})
         if verdict.state == "refused":
             return f"the CPU form was refused by its verification: {verdict.detail}"

@@ -26,9 +26,10 @@ Progress = Callable[[int, int], None]
 """Called with the number of points asked so far and of all."""
 
 _BATCH_ON_CPU = 2
-"""Prompts per decoder call on processors: the tensors of more do not fit their caches, see
-``benchmarks/everything.py --batches``."""
+"""Prompts per decoder call on processors: from 1 to 16 each takes the same time, but the memory
+grows with them, see ``benchmarks/everything.py --sweep``."""
 _BATCH_ELSEWHERE = 16
+"""What engines are built for, see :class:`samrt.engines.options.BuildOptions`."""
 _CPU_BACKENDS = ("onnxruntime", "openvino")
 
 

@@ -24,6 +24,7 @@ from samrt_export.precision.stored import artifact_entry, replace_bundle
 from samrt_export.precision.trial import ROLES, Reference, Trial, predictor_of
 from samrt_export.quantize.calibrate import calibrate, state_key
 from samrt_export.quantize.choose import ALPHAS, METHODS, Choice, choose
+from samrt_export.quantize.cpu_form import add_int8_form
 from samrt_export.quantize.layers import CONVS, ConvChoice, Layer, find_layers
 from samrt_export.quantize.pictures import PictureSet, choose_pictures
 from samrt_export.quantize.record import int8_entry, weights_entry
@@ -189,7 +190,9 @@ class _Quantisation:
 
     def into(self, work: Path) -> Bundle:
         """The finished bundle in a folder of its own."""
-        with load(self.old.path, precision="fp32", threads=self.threads) as own:
+        with load(
+            self.old.path, precision="fp32", backend="onnxruntime", threads=self.threads
+        ) as own:
             trial = Trial(self.old, own.info, self.threads)
             try:
                 if self.precision == "int8":
@@ -202,12 +205,12 @@ class _Quantisation:
         """Int8 weights of both graphs, float32 arithmetic."""
         builders = {role: to_int8_weights(trial.graphs[role]) for role in ROLES}
         before = {role: self.old.artifact(role, "fp32").total_bytes for role in ROLES}
-        built = self._write(work, builders)
+        built = self._write(work, builders, self.options.alone)
         record = self._judge(built, own)
         if not record.passed:
             raise VerificationError(
                 f"the int8 weights are not good enough: {'; '.join(record.failures)}; "
-                "nothing was written"
+                f"{self._explosion(built)}; nothing was written"
             )
         entry = weights_entry(
             before, {role: built.artifact(role, self.precision).total_bytes for role in ROLES}
@@ -232,20 +235,23 @@ class _Quantisation:
                 by_block=self.heavy, say=self.say,
             )  # fmt: skip
         except VerificationError as exc:
-            where = self._explosion(work, to_int8(graph, choices))
+            where = self._explosion(self._write(work, {"encoder": to_int8(graph, choices)}, False))
             raise VerificationError(f"{exc}; {where}; nothing was written") from None
         builder = to_int8(graph, found.kept)
-        built = self._write(work, {"encoder": builder})
+        built = self._write(work, {"encoder": builder}, self.options.alone)
         record = self._judge(built, quick)
         if not record.passed:
-            where = self._explosion(work, builder, built)
+            where = self._explosion(built)
             raise VerificationError(
                 f"the int8 encoder is not good enough: {'; '.join(record.failures)}; {where}; "
                 "nothing was written"
             )
         exact = attempt.against_graph(builder, held[:1])
         entry = int8_entry(found, left, self.options, exact)
-        return self._stored(built, record, entry)
+        stored = self._stored(built, record, entry)
+        return add_int8_form(
+            stored, self.old, quick, self._cases, work, threads=self.threads, say=self.say
+        )
 
     def _calibrate(
         self, trial: Trial, own: Predictor, graph: Any, layers: Sequence[Layer]
@@ -306,21 +312,20 @@ class _Quantisation:
         self.say(f"{self.precision}: {in_words(record)}")
         return record
 
-    def _explosion(self, work: Path, builder: GraphBuilder, built: Bundle | None = None) -> str:
-        """Where the error explodes in a graph that is not good enough."""
-        if built is None:
-            built = self._write(work, {"encoder": builder})
-        return explosion(built, self.precision, threads=self.threads) or "its growth is unknown"
+    def _explosion(self, built: Bundle) -> str:
+        """Where the error explodes in graphs that are not good enough."""
+        found = explosion(built, self.precision, threads=self.threads)
+        return found or "where it goes wrong is not known, as the float32 graphs are left out"
 
-    def _write(self, work: Path, builders: dict[str, GraphBuilder]) -> Bundle:
-        """A bundle with the old graphs and the new ones."""
+    def _write(self, work: Path, builders: dict[str, GraphBuilder], alone: bool) -> Bundle:
+        """A bundle with the old graphs, or those that stay, and the new ones."""
         document = json.loads((self.old.path / MANIFEST_NAME).read_text("utf-8"))
         new = {
             role: builder.write(work / f"{role}.{self.precision}.onnx", __version__)
             for role, builder in builders.items()
         }
         kept = [a for a in document["artifacts"] if a["precision"] != self.precision]
-        if self.options.alone:
+        if alone:
             kept = [a for a in kept if a["role"] not in new and a["precision"] == "fp32"]
             document["precision"] = self.precision
             document["parity"] = None
