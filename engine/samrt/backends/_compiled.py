@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samrt.engines.cache import cache_folder
 from samrt.errors import BackendError, OutputError
+from samrt.folders import cache_folder
 from samrt.imaging.write import write_files
 
 __all__ = ["CompiledCache", "CompiledKey"]

@@ -89,7 +89,7 @@ def remember_times(
 
 
 def _folder() -> Path:
-    from samrt.engines.cache import cache_folder
+    from samrt.folders import cache_folder
 
     return cache_folder() / "choices"
 

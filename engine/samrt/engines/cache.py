@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from samrt.engines.api import Api
 from samrt.engines.memory import DeviceInfo
 from samrt.engines.record import ANY_DEVICE, EngineKey, EngineRecord, read_record
 from samrt.errors import BackendError, BundleError, OutputError, VerificationError
+from samrt.folders import cache_folder
 from samrt.gate import THRESHOLDS, judge_record
 from samrt.imaging.write import write_files
 
@@ -30,31 +30,6 @@ __all__ = ["EngineCache", "cache_folder", "is_about_device", "misfits", "refusal
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST_BYTES = 1024 * 1024
 _PORTABLE_FROM = 80
-
-
-def cache_folder() -> Path:
-    """Folder for files that can be made again: ``SAMRT_CACHE``, or the system's cache folder.
-
-    That is ``$XDG_CACHE_HOME/samrt`` or ``~/.cache/samrt``, ``~/Library/Caches/samrt`` on macOS
-    and ``%LOCALAPPDATA%\\samrt\\Cache`` on Windows. It is not created here.
-
-    Raises:
-        OutputError: no home folder is known.
-    """
-    own = os.environ.get("SAMRT_CACHE")
-    if own:
-        return Path(own).expanduser()
-    try:
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData/Local") / "samrt" / "Cache"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "samrt"
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        # The XDG specification has relative paths ignored.
-        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "samrt"
-    except RuntimeError as exc:
-        raise OutputError(f"no folder for engines ({exc}): set SAMRT_CACHE to one") from exc
 
 
 class EngineCache:

@@ -13,8 +13,8 @@ from typing import Any
 
 from samrt._version import __version__
 from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
-from samrt.engines.cache import cache_folder
 from samrt.errors import OptionError, OutputError, VerificationError
+from samrt.folders import cache_folder
 from samrt.phantoms import phantom_cases
 from samrt.predictor import Predictor, load
 from samrt_export.graph import GraphBuilder

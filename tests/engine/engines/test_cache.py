@@ -190,13 +190,13 @@ def test_a_folder_that_cannot_be_used_is_told_before_the_build(tmp_path: Path) -
 
 
 def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samrt.engines.cache.os.access", lambda path, mode: False)
+    monkeypatch.setattr("samrt.folders.os.access", lambda path, mode: False)
     with pytest.raises(OutputError, match="is not writable: set SAMRT_CACHE to a folder that is"):
         EngineCache(tmp_path).check_writable()
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samrt.engines.cache.sys.platform", "linux")
+    monkeypatch.setattr("samrt.folders.sys.platform", "linux")
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.delenv("SAMRT_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -208,9 +208,9 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMRT_CACHE", "~/own")
     assert cache_folder() == Path("/home/me/own")
     monkeypatch.delenv("SAMRT_CACHE")
-    monkeypatch.setattr("samrt.engines.cache.sys.platform", "darwin")
+    monkeypatch.setattr("samrt.folders.sys.platform", "darwin")
     assert cache_folder() == Path("/home/me/Library/Caches/samrt")
-    monkeypatch.setattr("samrt.engines.cache.sys.platform", "win32")
+    monkeypatch.setattr("samrt.folders.sys.platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", "/local")
     assert cache_folder() == Path("/local/samrt/Cache")
 
