@@ -12,7 +12,6 @@ given: where other programs share the machine, the second is the steadier one.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import sys
@@ -28,25 +27,19 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from peer_models import stand_ins
 from samrt.environment import environment
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.decoder import emit_decoder, hoist, hoisted_shapes
 from samrt_export.nets.decoder import DecoderConfig, MaskDecoder, PromptConfig, PromptEncoder
 
-ROOT = Path(__file__).resolve().parent.parent
 Feeds = dict[str, NDArray[Any]]
 SIDE, TOLERANCE = 1024.0, 1e-4
 
 
 def original() -> Any:
     """The original's `Sam` with random weights and no image encoder."""
-    stub = ROOT / "tests" / "export" / "torchvision_stub.py"
-    spec = importlib.util.spec_from_file_location("torchvision_stub", stub)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"cannot read {stub}: run from a checkout")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.install()
+    stand_ins()
     from segment_anything import modeling
 
     class NoEncoder(torch.nn.Module):

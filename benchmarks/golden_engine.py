@@ -93,7 +93,8 @@ class Engine:
 
     def predict(self, prompt: dict[str, Any]) -> dict[str, Any] | None:
         """One prompt, or several boxes."""
-        assert self.embedding is not None
+        if self.embedding is None:
+            raise RuntimeError("predict before set_image: give a picture first")
         asked = int(prompt["masks_per_prompt"])
         spec = self.predictor._model.bundle.manifest.output
         several: Any = asked > 1

@@ -16,11 +16,7 @@
 
 namespace samrt::ops {
 const Kernels* kernels_vnni() {
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("fma")
-               ? &kTable
-               : nullptr;
+    return __builtin_cpu_supports("avx512vnni") && kernels_avx512() != nullptr ? &kTable : nullptr;
 }
 }  // namespace samrt::ops
 #else

@@ -45,7 +45,10 @@ def test_only_https_is_opened(url: str, tmp_path: Path) -> None:
 
 
 def test_https_is_allowed() -> None:
-    https_only("https://example.org:8443/a/b.pth?download=1")
+    url = "https://example.org:8443/a/b.pth?download=1"
+    https_only(url)
+    with pytest.raises(DownloadError):
+        https_only(url.replace("https", "http"))
 
 
 def test_redirects_are_followed_within_the_policy(

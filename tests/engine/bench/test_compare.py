@@ -114,7 +114,8 @@ def test_a_picture_of_equal_times_is_drawn() -> None:
     times = {"end_to_end": [5.0] * 12}
     stages = {"end_to_end": summary(times["end_to_end"])}
     run = make_run(times_ms=times, stages=stages, settings={"deadline_ms": None})
-    ElementTree.fromstring(svg(make_document(run)))
+    root = ElementTree.fromstring(svg(make_document(run)))
+    assert any("12 runs" in (title.text or "") for title in root.iter() if title.text)
 
 
 def test_a_ratio_comes_with_its_interval() -> None:
