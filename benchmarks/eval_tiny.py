@@ -3,7 +3,8 @@
     python benchmarks/eval_tiny.py ../shared/data --json benchmarks/results/eval.json
 
 CT cases that the model was trained on are left out. Stopped runs go on when started again. With
-several --model folders (fp16 and int8 bundles of the same model) each is compared with the first.
+several --model folders (fp16 and int8 bundles of the same model) each is compared with the first;
+with --most-drop the exit code is 3 if one loses more than that, as a mean of sets.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from samrt.cli import main as samrt
 from samrt.evaluation.summary import dump
@@ -52,6 +54,20 @@ def keep_comparison(source: Path, target: Path) -> None:
     target.write_text(dump(document), encoding="utf-8")
 
 
+def judge(document: dict[str, Any], most: float) -> bool:
+    """Print by how much the second run of a comparison is worse, and whether that is allowed."""
+    strategy = document["main_strategy"]
+    found = document["strategies"][strategy]["mean of sets"]["dice_difference"]
+    drop = 0.0 - float(found[0])
+    met = drop <= most
+    print(
+        f"{document['runs'][1]['config']['model']['precision']}: {strategy} loses "
+        f"{100 * drop:.2f} Dice points, at most {100 * most:g} allowed: "
+        f"{'met' if met else 'MISSED'}"
+    )
+    return met
+
+
 def run(args: argparse.Namespace) -> int:
     folders: list[Path] = []
     for entry in args.model:
@@ -71,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         folders.append(folder)
         if args.json:
             keep(folder / "eval.json", args.json.with_stem(args.json.stem + "_" + folder.name))
+    met = True
     for folder in folders[1:]:
         place = args.output_dir / f"{folder.name}_against_{folders[0].name}"
         code = samrt(["eval", "compare", str(folders[0]), str(folder), "-o", str(place)])
@@ -79,7 +96,10 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             name = f"{args.json.stem}_{folder.name}_against_{folders[0].name}.json"
             keep_comparison(place / "compare.json", args.json.with_name(name))
-    return 0
+        if args.most_drop is not None:
+            document = json.loads((place / "compare.json").read_text(encoding="utf-8"))
+            met = judge(document, args.most_drop) and met
+    return 0 if met else 3
 
 
 def main() -> int:
@@ -97,6 +117,9 @@ def main() -> int:
     parser.add_argument("--strategies", default="S2,S3,S4,S5,S6")
     parser.add_argument("--short", action="store_true", help="neither clicks nor jitter")
     parser.add_argument("-o", "--output-dir", type=Path, default=Path("out/eval"))
+    parser.add_argument(
+        "--most-drop", type=float, metavar="DICE", help="most that later models may lose, as 0.005"
+    )
     parser.add_argument("--json", type=Path, help="copy the figures beside this name")
     args = parser.parse_args()
     args.model = args.model or ["tiny"]

@@ -1,6 +1,7 @@
 """Other people's programs: DCMTK, dicom3tools, Orthanc. Tests are skipped where they are missing.
 
-On Debian and Ubuntu: ``apt install dcmtk dicom3tools orthanc orthanc-dicomweb``.
+On Debian and Ubuntu: ``apt install dcmtk dicom3tools orthanc orthanc-dicomweb``. JPEG Lossless is
+decoded too where ``pylibjpeg-libjpeg`` or ``python-gdcm`` is installed, which samrt does not need.
 """
 
 from __future__ import annotations

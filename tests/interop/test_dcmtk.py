@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from samrt.cli import main
+from samrt.errors import ExtraUnavailableError
+from samrt.imaging._extras import installed_version
 from samrt.imaging.read import read_image
 
 Tool = Callable[..., Any]
@@ -146,3 +148,44 @@ def test_labelmap_is_read_by_dcmtk(tool: Tool, written: Path, scanner: Any) -> N
     assert main(["infer", "oblique", *words, "--seg-type", "labelmap", "--force"]) == 0
     text = tool("dcmdump", "+P", "SegmentationType", written / "oblique.seg.dcm").stdout
     assert b"LABELMAP" in text
+
+
+LOSSLESS = {"pylibjpeg": "pylibjpeg-libjpeg", "gdcm": "python-gdcm"}
+
+
+@pytest.mark.parametrize("plugin", LOSSLESS)
+@pytest.mark.parametrize(
+    ("option", "syntax"),
+    [("+e1", "1.2.840.10008.1.2.4.70"), ("+el", "1.2.840.10008.1.2.4.57")],
+)
+@pytest.mark.parametrize("kind", ["unsigned, 12 bits", "signed, 16 bits", "8 bits", "RGB"])
+def test_jpeg_lossless_by_dcmtk(
+    tool: Tool, scanner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: str, option: str, syntax: str, plugin: str,
+) -> None:  # fmt: skip
+    """Asked for by name, either decoder gives back every pixel that DCMTK has packed."""
+    rng = np.random.default_rng(7)
+    values, options = {
+        "unsigned, 12 bits": (ramp(0, 4095, "u2"), {"bits_stored": 12}),
+        "signed, 16 bits": (rng.integers(-2000, 3000, (33, 47)).astype("i2"), {}),
+        "8 bits": (rng.integers(0, 256, (31, 45)).astype("u1"), {"sop_class": scanner.SECONDARY}),
+        "RGB": (
+            rng.integers(0, 256, (31, 44, 3)).astype("u1"),
+            {"sop_class": scanner.SECONDARY, "photometric": "RGB"},
+        ),
+    }[kind]
+    path, target = tmp_path / "x.dcm", tmp_path / "y.dcm"
+    path.write_bytes(scanner.packed(scanner.dataset(values, **options)))
+    tool("dcmcjpeg", option, path, target)
+    assert syntax.encode() in target.read_bytes()
+    monkeypatch.delenv("SAMRT_DICOM_DECODERS", raising=False)
+    with pytest.raises(ExtraUnavailableError, match="SAMRT_DICOM_DECODERS=pylibjpeg or gdcm"):
+        read_image(target)
+    package = LOSSLESS[plugin]
+    if installed_version(package) is None:
+        pytest.skip(f"{package} is not installed (it is no dependency: GPL, or can crash)")
+    monkeypatch.setenv("SAMRT_DICOM_DECODERS", plugin)
+    found = read_image(target)
+    np.testing.assert_array_equal(found.source, values)
+    assert found.details is not None
+    assert found.details["decoder"].startswith(package)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from samrt.cli import _numbers
+from samrt.cli import _eval_volumes, _numbers
 
 __all__ = ["add_options"]
 
@@ -31,7 +31,8 @@ data sets, told apart by themselves (see --format):
   npz      files of the CVPR challenge "on laptop": imgs, gts, and boxes
 
 files, in the output folder: targets.jsonl (one line per target; a run that was interrupted goes
-on from it when the same command is given again), eval.json, eval.md, eval.html.
+on from it when the same command is given again), volumes.jsonl (the same for whole volumes),
+eval.json, eval.md, eval.html.
 
 examples:
   samrt eval shared/data --limit 60 -o out/eval
@@ -65,6 +66,12 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     add(
         "--nsd-tolerance", type=float, default=2.0, metavar="X",
         help="of the surface Dice, mm where the spacing is known, else pixels (2)",
+    )  # fmt: skip
+    add(
+        "--volumes", type=_eval_volumes.ways, default=None, metavar="WAY,...",
+        help="3-D figures of whole volumes: slices (a box on every slice), propagate (one box on "
+        "the middle slice, followed up and down; encodes a volume once more per object), or none "
+        "(slices where the data are volumes)",
     )  # fmt: skip
     add("--seed", type=_numbers.at_least(0), default=0, metavar="N", help="seed (0)")
 

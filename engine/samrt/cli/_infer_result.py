@@ -31,6 +31,7 @@ class InferResult:
     timings: dict[str, float | None]
     warnings: tuple[str, ...]
     with_uids: bool = False
+    stretch: tuple[int, int] = (1, 1)
 
     def mask_file(self, prompt: int, mask: int) -> str | None:
         """Path of a written mask."""
@@ -121,6 +122,7 @@ def result_document(result: InferResult) -> dict[str, Any]:
             "mode": image.mode,
             "bit_depth": image.bit_depth,
             "window": None if image.window is None else list(image.window),
+            "model_stretch": list(result.stretch),
             **image_record(image, result.with_uids),
         },
         "prompts": prompts,

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["VOLUME_KINDS", "run", "wanted"]
 
-VOLUME_KINDS = ("nifti", "seg", "rtstruct", "overlay")
+VOLUME_KINDS = ("nifti", "seg", "rtstruct", "overlay", "coco", "polygons")
 _SUFFIXES = {
     "nifti": "mask.nii.gz",
     "seg": "seg.dcm",
     "rtstruct": "rtstruct.dcm",
     "overlay": "overlay.png",
+    "coco": "coco.json",
+    "polygons": "polygons.geojson",
 }
 
 
@@ -205,6 +207,13 @@ def _render(
         from samrt.imaging.volumes.sheet import contact_sheet
 
         return contact_sheet(volume, plane, found)
+    if kind in ("coco", "polygons"):
+        from samrt.imaging.volumes.annotations import coco_document, polygons_document
+
+        meta = {"samrt": __version__, "model": model.model_id, "image_sha256": volume.sha256}
+        if kind == "polygons":
+            return polygons_document(found, plane, meta)
+        return coco_document(found, plane, Path(volume.name).name, meta)
     if volume.sources is None:
         raise OutputError(f"output {kind} needs DICOM images: {volume.name} is none")
     from samrt.imaging.derived.segments import Algorithm, Segments

@@ -1,4 +1,4 @@
-"""``samrt infer --zoom``, and how the prompts of a picture are answered."""
+"""``samrt infer --zoom`` and ``--square-pixels``, and how a picture's prompts are answered."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samrt.imaging.read import LoadedImage
+    from samrt.imaging.volumes.segment import Stretch
     from samrt.predictor import Predictor
     from samrt.types import Prediction, Prompt
 
@@ -26,12 +27,14 @@ class Answers:
         preprocess_ms: making encoder inputs, of all encoder runs together.
         encode_ms: the encoder, likewise.
         warnings: remarks about the image.
+        stretch: factors by which rows and columns were multiplied for the model.
     """
 
     predictions: list[Prediction]
     preprocess_ms: float
     encode_ms: float
     warnings: tuple[str, ...]
+    stretch: tuple[int, int] = (1, 1)
 
 
 def add_option(group: argparse._ArgumentGroup) -> None:
@@ -42,9 +45,24 @@ def add_option(group: argparse._ArgumentGroup) -> None:
         "and which costs a run of the encoder for each: on, or auto for small boxes (off)",
     )  # fmt: skip
 
+    group.add_argument(
+        "--square-pixels", action="store_true",
+        help="show the model a picture with pixels far from square (1.5 times or more) in its true "
+        "proportions; masks stay on the picture's own pixels",
+    )  # fmt: skip
+
 
 def check_usage(args: argparse.Namespace) -> None:
-    """Refuse what does not go together with zoom, as wrong usage."""
+    """Refuse what does not go together with zoom or square pixels, as wrong usage."""
+    if args.square_pixels:
+        for name in ("everything", "mask_input"):
+            if getattr(args, name):
+                option = name.replace("_", "-")
+                args.parser.error(f"--square-pixels does not go with --{option}: leave one out")
+        if args.zoom != "off":
+            args.parser.error("--square-pixels does not go with --zoom: leave one out")
+        if "npz" in args.outputs:
+            args.parser.error("--square-pixels does not write npz: its logits are stretched")
     if args.zoom == "off":
         return
     if args.everything:
@@ -61,6 +79,8 @@ def check_usage(args: argparse.Namespace) -> None:
 
 def refuse_volume(args: argparse.Namespace) -> None:
     """Zoom works on one picture."""
+    if args.square_pixels:
+        args.parser.error("--square-pixels is for pictures: volumes are shown upright anyway")
     if args.zoom != "off":
         args.parser.error("--zoom works on one picture: choose one with --frame, or leave it out")
 
@@ -74,6 +94,9 @@ def answer(
     """Encode and decode as the options ask."""
     limits: dict[str, Any] = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
     several = args.multimask or engine.manifest.output.kind == "classes"
+    stretch = _stretch(image) if args.square_pixels else None
+    if stretch is not None and stretch.rows * stretch.columns > 1:
+        return _answer_square(engine, image, prompts, several, limits, stretch)
     if args.zoom == "off":
         embedding = engine.encode(image, **limits)
         return Answers(
@@ -95,4 +118,47 @@ def answer(
         sum(times.preprocess_ms or 0.0 for times in runs),
         sum(times.encode_ms or 0.0 for times in runs),
         (),
+    )
+
+
+def _stretch(image: LoadedImage) -> Stretch:
+    """Factors that make the pixels of a picture square.
+
+    Raises:
+        OptionError: the picture does not say how large its pixels are.
+    """
+    from samrt.errors import OptionError
+    from samrt.imaging.volumes.segment import stretch_for
+
+    if image.spacing_mm is None:
+        raise OptionError(
+            f"{image.name} does not say how large its pixels are: leave --square-pixels out"
+        )
+    return stretch_for(*image.spacing_mm)
+
+
+def _answer_square(
+    engine: Predictor,
+    image: LoadedImage,
+    prompts: Sequence[Prompt],
+    several: bool,
+    limits: dict[str, Any],
+    stretch: Stretch,
+) -> Answers:
+    """Answers about a picture shown with square pixels."""
+    from samrt.square import predict_square
+
+    grey = image.source.ndim == 2
+    found = predict_square(
+        engine, image.source if grey else image.array, prompts,
+        spacing=image.spacing_mm or (1.0, 1.0), window=image.window if grey else None,
+        multimask_output=several, **limits,
+    )  # fmt: skip
+    times = found[0].timings
+    return Answers(
+        found,
+        times.preprocess_ms or 0.0,
+        times.encode_ms or 0.0,
+        (),
+        (stretch.rows, stretch.columns),
     )

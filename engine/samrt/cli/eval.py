@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samrt.cli import _eval_options
+from samrt.cli import _eval_options, _eval_volumes
 from samrt.cli._progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def _one(
         args.model, backend=args.backend, precision=precision, threads=args.threads
     ) as engine:
         plan, remarks = _plan(args, engine)
+        ways, notes = _eval_volumes.asked_ways(args, dataset, engine)
         more = {"window": args.window, "plane": args.plane} if _takes_window(dataset) else {}
         config = config_of(engine, dataset, targets, plan, **_listed(more))
         check_folder(folder, force=args.force)
@@ -161,15 +162,21 @@ def _one(
                 raise
             finally:
                 bar.end()
+        if ways:
+            _eval_volumes.run_volumes(
+                args, engine, dataset, plan, folder, bar,
+                asked=ways, more=_listed(more), resumed=_say_resumed,
+            )  # fmt: skip
     if args.segs:
         write_segs(dataset, targets, folder / JOURNAL_NAME, folder / "segs")
-    remarks += dataset.remarks
+    remarks += [*notes, *dataset.remarks]
     if dataset.dropped:
         remarks.append(f"{dataset.dropped} targets of 50 pixels or fewer were dropped")
     return write_report(
         folder,
         dataset,
         targets,
+        volumes=bool(ways),
         data={"path": args.words[0], "sets": list(args.sets), "exclude": args.exclude},
         environment=environment(),
         remarks=remarks,
@@ -283,9 +290,9 @@ def _remark(text: str) -> None:
     print(f"samrt: {text}", file=sys.stderr, flush=True)
 
 
-def _say_resumed(resumed: bool, done: int, total: int) -> None:
+def _say_resumed(resumed: bool, done: int, total: int, what: str = "targets") -> None:
     if resumed and done:
-        _remark(f"{done} of {total} targets are there from before")
+        _remark(f"{done} of {total} {what} are there from before")
 
 
 def _print(written: Written) -> None:
@@ -304,6 +311,8 @@ def _print(written: Written) -> None:
     cells = [words.figure(mean, f"{s}.oracle.dice") for s in strategies]
     rows.append(["mean of sets, oracle", str(mean["targets"]), *cells])
     print_table(rows)
+    if "volumes" in document:
+        _eval_volumes.print_volumes(document["volumes"])
     if document["skipped"]:
         say(f"{len(document['skipped'])} targets were skipped, see eval.md")
     say(f"written: {', '.join(str(path) for path in written.files)}")

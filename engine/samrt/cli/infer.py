@@ -42,7 +42,8 @@ files, in the output folder, named after the image:
   seg       STEM.seg.dcm, DICOM segmentation, of DICOM images
   rtstruct  STEM.rtstruct.dcm, DICOM structure set, of DICOM images
   capture   STEM.capture.dcm, the overlay as secondary capture, of DICOM images
-  nifti     STEM.mask.nii.gz, of volumes; these have seg, rtstruct and overlay (a contact sheet) too
+  nifti     STEM.mask.nii.gz, of volumes; these have seg, rtstruct, overlay (a contact sheet), and
+            coco and polygons (an entry per object and slice) too
 
 examples:
   samrt infer ct.png --box 60,40,220,180
@@ -195,6 +196,7 @@ def _infer(args: argparse.Namespace) -> InferResult:
     """Check everything, compute everything, then write everything."""
     from samrt import load
     from samrt.imaging.outputs import OutputNames, Run, render
+    from samrt.imaging.spacing import without_uneven
     from samrt.imaging.write import check_targets, write_files
 
     clock = [perf_counter()]
@@ -240,7 +242,8 @@ def _infer(args: argparse.Namespace) -> InferResult:
         "write": write_ms,
         "total": (clock[-1] - clock[0]) * 1000.0,
     }
-    warnings = dict.fromkeys([*remarks, *image.warnings, *answers.warnings])
+    about = image.warnings if answers.stretch == (1, 1) else without_uneven(image.warnings)
+    warnings = dict.fromkeys([*remarks, *about, *answers.warnings])
     return InferResult(
         image,
         model,
@@ -251,6 +254,7 @@ def _infer(args: argparse.Namespace) -> InferResult:
         timings,
         tuple(warnings),
         args.with_uids,
+        answers.stretch,
     )
 
 

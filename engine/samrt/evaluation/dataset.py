@@ -9,16 +9,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import DatasetError
 
-__all__ = ["SMALLEST_AREA", "Dataset", "Progress", "Target", "choose", "grouped", "tight_box"]
+__all__ = [
+    "SMALLEST_AREA",
+    "Dataset",
+    "Progress",
+    "Solid",
+    "Target",
+    "choose",
+    "choose_solids",
+    "grouped",
+    "tight_box",
+]
 
 SMALLEST_AREA = 50
 """Targets of this many pixels or fewer are dropped, as in COSMOS 1050K."""
+
+_T = TypeVar("_T")
 
 Progress = Callable[[str, int, int], None]
 """``progress(what, done, total)``, called now and then."""
@@ -69,6 +82,33 @@ class Target:
         return self.area_px / (self.size[0] * self.size[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Solid:
+    """One object in one volume, all its slices together, without its voxels.
+
+    Attributes:
+        key: unique in the data set and the same in every run.
+        set: name of the part of the data set it belongs to.
+        case: the volume; the same as that of the targets that are its slices.
+        name: what the object is.
+        modality: how the volume was made.
+        label: value of the object in the label volume.
+        voxels: its size.
+        shape: ``(slices, rows, columns)`` of the volume.
+        spacing: millimetres between slices, rows, columns; ``None`` if unknown.
+    """
+
+    key: str
+    set: str
+    case: str
+    name: str
+    modality: str
+    label: int
+    voxels: int
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+
+
 class Dataset(ABC):
     """A list of targets and the way to their pixels. Reads one image at a time.
 
@@ -76,6 +116,7 @@ class Dataset(ABC):
         path: where it is.
         kind: its format.
         targets: all targets above ``SMALLEST_AREA``.
+        solids: objects of volumes; none where the data set has no volumes.
         dropped: number of smaller ones.
         remarks: what a careful user should know about how it was read.
     """
@@ -85,6 +126,7 @@ class Dataset(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.targets: list[Target] = []
+        self.solids: list[Solid] = []
         self.dropped = 0
         self.remarks: list[str] = []
 
@@ -103,6 +145,22 @@ class Dataset(ABC):
         Raises:
             ImageError, DatasetError: it cannot be read or has another size than before.
         """
+
+    def read_labels(self, case: str) -> NDArray[np.unsignedinteger[Any]]:
+        """The label volume of a case, ``(D, H, W)``; may be the data set's own: do not write.
+
+        Raises:
+            DatasetError: it cannot be read, or there are no volumes.
+        """
+        raise DatasetError(f"{self.path} ({self.kind}) holds no volume {case}")
+
+    def read_slice(self, case: str, number: int) -> NDArray[np.uint8]:
+        """One slice of a case, ``(H, W)`` or ``(H, W, 3)`` uint8, as :meth:`read_image` has it.
+
+        Raises:
+            DatasetError: it cannot be read, or there are no volumes.
+        """
+        raise DatasetError(f"{self.path} ({self.kind}) holds no slice {number} of {case}")
 
     @property
     def digest(self) -> str:
@@ -182,13 +240,43 @@ def choose(
         if sets and name not in sets:
             continue
         items = [t for t in groups[name] if not any(_matches(t, p) for p in exclude)]
-        if limit is not None and len(items) > limit:
-            rng = np.random.default_rng([seed, *name.encode("utf-8", "surrogatepass")])
-            items = [items[i] for i in sorted(rng.permutation(len(items))[:limit].tolist())]
-        chosen += items
+        chosen += _drawn(items, limit, seed, name)
     if not chosen:
         raise DatasetError(f"nothing of {dataset.path} is left: loosen --sets and --exclude")
     return chosen
+
+
+def choose_solids(
+    dataset: Dataset,
+    *,
+    sets: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Solid]:
+    """The objects of volumes that a run is about: those of which :func:`choose` has a slice.
+
+    Args:
+        dataset, sets, exclude, seed: as for :func:`choose`.
+        limit: most objects a set, drawn without replacement.
+
+    Raises:
+        DatasetError: as :func:`choose`.
+    """
+    kept = {(t.case, t.label) for t in choose(dataset, sets=sets, exclude=exclude)}
+    groups: dict[str, list[Solid]] = defaultdict(list)
+    for solid in dataset.solids:
+        if (solid.case, solid.label) in kept:
+            groups[solid.set].append(solid)
+    return [s for name in sorted(groups) for s in _drawn(groups[name], limit, seed, name)]
+
+
+def _drawn(items: list[_T], limit: int | None, seed: int, name: str) -> list[_T]:
+    """At most ``limit`` of the items of a set, in their order, without replacement."""
+    if limit is None or len(items) <= limit:
+        return items
+    rng = np.random.default_rng([seed, *name.encode("utf-8", "surrogatepass")])
+    return [items[i] for i in sorted(rng.permutation(len(items))[:limit].tolist())]
 
 
 def _matches(target: Target, pattern: str) -> bool:

@@ -18,6 +18,8 @@ from samrt.evaluation.report.html import Case, report_html
 from samrt.evaluation.report.markdown import comparison_markdown, report_markdown
 from samrt.evaluation.summary import dump, summarise
 from samrt.evaluation.table import Table
+from samrt.evaluation.volume_summary import summarise_volumes
+from samrt.evaluation.volumes import VOLUMES_NAME
 from samrt.imaging.write import check_targets, write_files
 
 __all__ = ["Written", "check_folder", "write_comparison", "write_report"]
@@ -51,17 +53,27 @@ def check_folder(folder: Path, *, force: bool = False, comparison: bool = False)
     check_targets((folder / name for name in names), force=force or ours)
 
 
-def write_report(folder: Path, dataset: Dataset, targets: Sequence[Target], **more: Any) -> Written:
+def write_report(
+    folder: Path,
+    dataset: Dataset,
+    targets: Sequence[Target],
+    *,
+    volumes: bool = False,
+    **more: Any,
+) -> Written:
     """Summarise the journal in a folder and write ``eval.json``, ``eval.md`` and ``eval.html``.
 
     Args:
         folder: of the run.
         dataset: to draw cases from.
         targets: the targets of the run.
+        volumes: whether whole volumes were part of the run.
         more: further parts of the document, such as the environment.
     """
     journal = folder / JOURNAL_NAME
     table = Table.read(journal)
+    if volumes:
+        more["volumes"] = summarise_volumes(folder / VOLUMES_NAME)
     document = summarise(table, read_header(journal)["config"], **more)
     strategy = document["main_strategy"]
     wanted = {key: what for picks in document["examples"].values() for what, key in picks.items()}

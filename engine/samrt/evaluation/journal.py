@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
+from samrt.closing import Closing
 from samrt.errors import DatasetError, OutputError
 
 __all__ = ["JOURNAL_NAME", "Journal", "read_header", "read_records"]
@@ -23,7 +23,7 @@ _VERSION = 1
 _MARK = "samrt_eval"
 
 
-class Journal:
+class Journal(Closing):
     """Appends records; use it as a context manager.
 
     Attributes:
@@ -96,18 +96,12 @@ class Journal:
         except OSError as exc:
             raise OutputError(f"cannot write {self.path}: {exc.strerror or exc}") from exc
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with suppress(OSError):
-            os.fsync(self._stream.fileno())
-        self._stream.close()
+    def close(self) -> None:
+        """See that all of it is on the disk; twice is fine."""
+        if not self._stream.closed:
+            with suppress(OSError):
+                os.fsync(self._stream.fileno())
+            self._stream.close()
 
 
 def _lock(stream: BinaryIO, path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from samrt.errors import DatasetError, ImageError, OptionError
 from samrt.evaluation.clicks import Curve, run_clicks
-from samrt.evaluation.dataset import Dataset, Progress, Target, grouped
+from samrt.evaluation.dataset import Dataset, Progress, Solid, Target, grouped
 from samrt.evaluation.everything import Generator, Match, make_generator, match_targets
 from samrt.evaluation.journal import Journal
 from samrt.evaluation.metrics import Truth, dice, ellipse_in, measure
@@ -52,7 +52,11 @@ class Plan:
 
 
 def config_of(
-    engine: Predictor, dataset: Dataset, targets: Sequence[Target], plan: Plan, **more: Any
+    engine: Predictor,
+    dataset: Dataset,
+    targets: Sequence[Target | Solid],
+    plan: Plan,
+    **more: Any,
 ) -> dict[str, Any]:
     """What a run depends on, JSON-ready; equal for runs whose records may be mixed."""
     from samrt._version import __version__

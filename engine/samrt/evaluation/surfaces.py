@@ -2,8 +2,9 @@
 
 Two kinds of outline, each after the tool that made its figure known:
 
-* border pixels, mask pixels with a 4-neighbour outside (beyond the image is outside), for the
-  Hausdorff distance, its 95th percentile and the average distance, as MedPy has them;
+* border pixels, mask pixels with a 4-neighbour outside (in volumes voxels with a 6-neighbour;
+  beyond the image is outside), for the Hausdorff distance, its 95th percentile and the average
+  distance, as MedPy has them;
 * outline elements between 2 x 2 pixels, weighted by the length of the line that passes there, for
   the normalised surface Dice of Nikolov et al. 2018 (arXiv 1809.04430), as the package
   ``surface-distance`` has it.
@@ -43,9 +44,17 @@ def need_scipy() -> None:
 
 
 def border_pixels(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """``(N, 2)`` rows and columns of mask pixels with a 4-neighbour outside."""
+    """``(N, axes)`` indices of mask pixels with a neighbour outside along one of the axes.
+
+    Four neighbours of a pixel of ``(H, W)`` count, six of a voxel of ``(D, H, W)``.
+    """
     padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        for side in (slice(None, -2), slice(2, None)):
+            place = [slice(1, -1)] * mask.ndim
+            place[axis] = side
+            inner &= padded[tuple(place)]
     return np.argwhere(mask & ~inner)
 
 

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from samrt.errors import ImageError, OptionError
 from samrt.imaging.array import Window, as_uint8, check_window, drop_alpha
-from samrt.imaging.sniff import ImageLimits, one_line, open_image, read_bytes, sniff_format
+from samrt.imaging.sniff import ImageLimits, open_image, read_bytes, sniff_format
+from samrt.quoting import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from samrt.errors import ImageError, OptionError
+from samrt.quoting import one_line
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -199,8 +200,3 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = (int.from_bytes(body[i : i + 2], "little") & 0x3FFF for i in (6, 8))
         return width, height
     return None
-
-
-def one_line(exc: BaseException) -> str:
-    """The message of an exception on one line; its type's name if it has none."""
-    return " ".join(str(exc).split()) or type(exc).__name__

@@ -102,6 +102,57 @@ def test_several_precisions(run_eval: Cli, workplace: Path) -> None:
     assert "int8" in run_eval("--precision", "int8", "-o", "q").error
 
 
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    """A NIfTI pair of 5 slices with two objects."""
+    nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed (extra eval)")
+    root = tmp_path / "volumes"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    labels = np.zeros((80, 64, 5), np.uint8)
+    labels[10:40, 12:40, 1:4] = 1
+    labels[50:70, 20:50, :3] = 2
+    image = np.where(labels > 0, 180, 70) + np.random.default_rng(0).normal(0, 5, labels.shape)
+    for name, values in (("images", image.astype(np.float32)), ("labels", labels)):
+        stored = nibabel.Nifti1Image(values, np.diag([0.8, 0.8, 3.0, 1.0]))
+        nibabel.save(stored, root / name / "a.nii.gz")
+    return root
+
+
+def test_whole_volumes(run_eval: Cli, volumes: Path, workplace: Path) -> None:
+    """Slices by default; both ways on demand; the run goes on; without volumes nothing is said."""
+    pytest.importorskip("surface_distance", reason="surface-distance is not installed")
+    words = ("--strategies", "S5", "--jitter", "none", "--clicks", 0)
+    good = run_eval(*words, root=volumes)
+    assert (good.code, good.err) == (0, "")
+    assert "2 objects in 1 volume, 3-D" in good.out
+    assert "a box on every slice (oracle)" in good.out
+    assert "propagated" not in good.out
+    records = list(read_records(workplace / "samrt-eval" / "volumes.jsonl"))
+    assert [r["key"] for r in records] == ["images/a.nii.gz#1", "images/a.nii.gz#2"]
+    assert all(0 <= r["ways"]["slices"]["deployable"]["dice"] <= 1 for r in records)
+    again = run_eval(*words, "--json", root=volumes)
+    assert "2 of 2 objects in volumes are there from before" in again.err
+    assert json.loads(again.out)["volumes"]["ways"] == ["slices"]
+    both = ("--volumes", "propagate,slices", "--limit", 1, "-o", "both")
+    found = json.loads(run_eval(*words, *both, "--json", root=volumes).out)["volumes"]
+    assert (found["ways"], found["objects"]) == (["slices", "propagate"], 1)
+    other = run_eval(*words, "--volumes", "propagate", "--limit", 1, "-o", "both", root=volumes)
+    assert (other.code, "belongs to another run (volumes differ)" in other.err) == (1, True)
+    none = run_eval(*words, "--volumes", "none", "-o", "none", root=volumes)
+    assert "3-D" not in none.out
+    assert not (workplace / "none" / "volumes.jsonl").exists()
+
+
+def test_volumes_without_the_package(
+    run_eval: Cli, volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "surface_distance", None)
+    words = ("--strategies", "S5", "--jitter", "none", "--clicks", 0)
+    assert "--volumes none" in run_eval(*words, root=volumes).error
+    assert run_eval(*words, "--volumes", "none", root=volumes).code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -113,6 +164,7 @@ def test_several_precisions(run_eval: Cli, workplace: Path) -> None:
         (["--sets", "none"], "no set 'none'"),
         (["--exclude", "zzz*"], "excludes nothing"),
         (["--plane", "axial"], "--plane is for data of the kind nifti"),
+        (["--volumes", "slices"], "--volumes is for data with volumes"),
         (["--segs"], "--segs is for data of the kind npz"),
         (["--format", "npz"], "no target"),
         (["--model", "nobody"], "nobody"),
@@ -143,6 +195,7 @@ def test_usage(run_eval: Cli, samrt_command: Cli, data: Path) -> None:
         assert samrt_command("eval", *words).code == 2
     assert run_eval("--clicks", "-1").code == 2
     assert run_eval("--sets", ",").code == 2
+    assert run_eval("--volumes", "sideways").code == 2
     helped = samrt_command("eval", "--help")
     assert helped.code == 0
     assert "samrt eval compare" in helped.out

@@ -63,6 +63,83 @@ def test_a_slice(infer: Cli, slice_file: Path, workplace: Path) -> None:
     assert seg.SegmentSequence[0].SegmentLabel == "liver"
 
 
+def test_pixels_that_are_far_from_square(
+    infer: Cli, scanner: Any, tmp_path: Path, workplace: Path
+) -> None:
+    """Height 2 mm, width 0.5 mm: areas and outlines in mm are right, and a warning says more."""
+    pytest.importorskip("highdicom", reason="highdicom is not installed (extra dicom)")
+    import pydicom
+
+    values, _ = scanner.body((3, 48, 80))
+    path = tmp_path / "flat.dcm"
+    ds = scanner.series(values)[1]
+    ds.PixelSpacing = [2.0, 0.5]
+    path.write_bytes(scanner.packed(ds))
+    found = document(infer(path, "--box", BOX, "--outputs", "seg,rtstruct", "--json"))
+    (said,) = found["warnings"]
+    assert "0.5 mm width and 2 mm height: areas and distances in mm are right" in said
+    assert "4.00 times flatter than they are; samrt infer --square-pixels" in said
+    mask = found["prompts"][0]["masks"][0]
+    assert mask["area_px"] > 0
+    assert mask["area_mm2"] == pytest.approx(mask["area_px"] * 1.0)
+    seg = pydicom.dcmread(workplace / "flat.seg.dcm")
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert [float(v) for v in measures.PixelSpacing] == [2.0, 0.5]
+    assert int(seg.pixel_array.sum()) == mask["area_px"]
+    contours = pydicom.dcmread(workplace / "flat.rtstruct.dcm").ROIContourSequence[0]
+    area = 0.0
+    for contour in contours.ContourSequence:
+        points = np.array([float(v) for v in contour.ContourData]).reshape(-1, 3)
+        after = np.roll(points, -1, axis=0)
+        area += float(np.linalg.norm(np.cross(points, after).sum(axis=0))) / 2.0
+    assert area == pytest.approx(mask["area_mm2"], rel=1e-4)
+
+
+def test_square_pixels(samrt_command: Cli, scanner: Any, tmp_path: Path) -> None:
+    """A coronal slice as a picture: asked for, it is shown upright, and the document says so."""
+    pytest.importorskip("nibabel", reason="nibabel is not installed (extra dicom)")
+    values, truth = scanner.body((24, 96, 112))
+    path = scanner.nifti(values.transpose(2, 1, 0), np.diag([-0.7, -0.8, 3.0, 1.0]),
+                         tmp_path / "v.nii.gz")  # fmt: skip
+    held = truth[::-1, 40]
+    ys, xs = np.flatnonzero(held.any(1)), np.flatnonzero(held.any(0))
+    box = f"{xs[0]},{ys[0]},{xs[-1] + 1},{ys[-1] + 1}"
+    words = ("infer", path, "--plane", "coronal", "--frame", 40, "--box", box, "--threads", 1,
+             "--window", "40,400", "--outputs", "none", "--json")  # fmt: skip
+    plain, square = (document(samrt_command(*words, *more)) for more in ((), ("--square-pixels",)))
+    assert plain["image"]["model_stretch"] == [1, 1]
+    assert any("shown the pixels as squares" in text for text in plain["warnings"])
+    assert square["image"]["model_stretch"] == [4, 1]
+    assert not any("shown the pixels as squares" in text for text in square["warnings"])
+    assert square["prompts"][0]["prompt"] == plain["prompts"][0]["prompt"]
+    mask = square["prompts"][0]["masks"][0]
+    assert mask["area_mm2"] == pytest.approx(mask["area_px"] * 3.0 * 0.7, abs=1e-3)
+    wrong = abs(mask["area_px"] - int(held.sum()))
+    assert wrong < 0.12 * held.sum()
+
+
+def test_square_pixels_need_to_know_their_size(infer: Cli, png: Path, workplace: Path) -> None:
+    words = ("--box", "20,10,60,40", "--square-pixels")
+    assert "does not say how large its pixels are" in infer(png, *words).error
+    assert list(workplace.iterdir()) == []
+    for more in (("--zoom", "auto"), ("--outputs", "npz"), ("--everything",)):
+        outcome = infer(png, *words, *more)
+        assert (outcome.code, "--square-pixels" in outcome.err) == (2, True), more
+
+
+@pytest.mark.parametrize(
+    ("spacing", "word"),
+    [((0.7, 0.7), None), ((0.7, 0.703), None), ((1.0, 0.5), "2.00 times flatter"),
+     ((0.4, 1.0), "2.50 times narrower")],
+)  # fmt: skip
+def test_the_remark_about_pixels(spacing: tuple[float, float], word: str | None) -> None:
+    from samrt.imaging.spacing import uneven_note
+
+    note = uneven_note(spacing, "x.dcm")
+    assert (note is None) == (word is None)
+    assert word is None or (note is not None and word in note)
+
+
 def test_nothing_of_the_patient_is_printed(infer: Cli, slice_file: Path) -> None:
     for words in ((), ("--json",), ("--json", "--with-uids")):
         outcome = infer(slice_file, "--box", BOX, "--outputs", "none", *words)
@@ -176,6 +253,55 @@ def test_propagation_of_a_box(samrt_command: Cli, scanner: Any, tmp_path: Path) 
     ).error  # fmt: skip
 
 
+@pytest.mark.parametrize("plane", ["axial", "coronal"])
+def test_slices_as_coco_and_polygons(
+    samrt_command: Cli, scanner: Any, tmp_path: Path, plane: str
+) -> None:
+    """An entry per object and slice, in the plane asked for, with the voxels of the label map."""
+    from samrt.imaging.polygons import geometry_area
+    from samrt.imaging.rle import rle_to_mask
+    from samrt.imaging.volumes.slices import read_volume
+    from samrt.imaging.volumes.volume import plane_of
+
+    nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed (extra dicom)")
+    values, _ = scanner.body((9, 96, 112))
+    affine = np.diag([-0.7, -0.8, 3.0, 1.0])
+    path = scanner.nifti(values.transpose(2, 1, 0), affine, tmp_path / "v.nii.gz")
+    boxes = {
+        "axial": ("45,22,1,90,65,8", "50,30,2,80,60,6"),
+        "coronal": ("45,1,36,90,8,44", "50,1,38,85,8,43"),
+    }
+    words = [word for box in boxes[plane] for word in ("--box3d", box)]
+    outcome = samrt_command(
+        "infer", path, *words, "--plane", plane, "--window", "40,400", "--threads", 1,
+        "--outputs", "nifti,coco,polygons", "--json",
+    )  # fmt: skip
+    found = document(outcome)
+    shape = (found["image"]["slices"], found["image"]["height"], found["image"]["width"])
+    assert set(found["files"]) == {"nifti", "coco", "polygons"}
+    coco = json.loads(Path("v.coco.json").read_text())
+    polygons = json.loads(Path("v.polygons.geojson").read_text())
+    assert coco["info"]["plane"] == polygons["samrt"]["plane"] == plane
+    assert [(i["id"], i["slice"]) for i in coco["images"]] == [(k + 1, k) for k in range(shape[0])]
+    masks = np.zeros((2, *shape), bool)
+    for one, feature in zip(coco["annotations"], polygons["features"], strict=True):
+        mask = rle_to_mask(one["segmentation"])
+        assert (one["slice"], one["image_id"]) == (one["image_id"] - 1, one["slice"] + 1)
+        assert {k: feature["properties"][k] for k in ("slice", "prompt_index", "score")} == {
+            k: one[k] for k in ("slice", "prompt_index", "score")
+        }
+        assert mask.sum() == one["area"] == geometry_area(feature["geometry"])
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert one["bbox"] == [xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1]
+        masks[one["prompt_index"], one["slice"]] = mask
+    for number, mask in enumerate(masks):
+        assert mask.sum() == found["prompts"][number]["volume"]["voxels"] > 100
+    volume = read_volume(str(path), window="40,400")
+    labels = np.asarray(nibabel.load("v.mask.nii.gz").dataobj).transpose(2, 1, 0)
+    turned = plane_of(volume, plane).view(labels)
+    np.testing.assert_array_equal(turned > 0, masks.any(axis=0))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -210,6 +336,7 @@ def test_bad_input(
         ("--box3d", "1,1,1,9,9,3", "--outputs", "mask"),
         ("--box3d", "1,1,1,9,9,3", "--everything"),
         ("--box3d", "1,1,1,9,9,3", "--zoom", "on"),
+        ("--box3d", "1,1,1,9,9,3", "--square-pixels"),
         ("--box", BOX, "--frame", "-1"),
         ("--box", BOX, "--seg-type", "fractional"),
     ],

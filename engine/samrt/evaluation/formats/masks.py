@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import DatasetError, ImageError
-from samrt.imaging.sniff import ImageLimits, one_line, open_image, read_bytes
+from samrt.imaging.sniff import ImageLimits, open_image, read_bytes
+from samrt.quoting import one_line
 
 __all__ = ["labels_in", "read_labels"]
 

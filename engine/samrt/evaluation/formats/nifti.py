@@ -1,4 +1,4 @@
-"""Pairs of NIfTI volumes, evaluated slice by slice as COSMOS 1050K does.
+"""Pairs of NIfTI volumes, evaluated slice by slice as COSMOS 1050K does, and as whole volumes.
 
 Images lie in ``images/`` or ``imagesTr/`` and label volumes of the same name in ``labels/``,
 ``masks/``, ``labelsTr/`` or ``gt/`` (nnU-Net's ``_0000`` is allowed for); or both lie in one
@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import DatasetError, ExtraUnavailableError, SamrtError
-from samrt.evaluation.dataset import Dataset, Progress, Target
+from samrt.evaluation.dataset import Dataset, Progress, Solid, Target
 from samrt.evaluation.formats import ReadOptions
 from samrt.evaluation.formats.folders import read_facts
 from samrt.evaluation.formats.volume import (
     MOST_VOXELS,
     as_labels,
+    label_counts,
     slice_targets,
     to_bytes,
     window_of,
@@ -47,6 +48,7 @@ class NiftiDataset(Dataset):
         self._image: tuple[str, NDArray[Any], tuple[float, float]] | None = None
         self._labels: tuple[str, NDArray[Any]] | None = None
         self._axes: dict[str, int] = {}
+        self._mask_of: dict[str, str] = {}
         facts = read_facts(path)
         names = {str(k): str(v) for k, v in facts.get("labels", {}).items()}
         names |= {v: k for k, v in names.items() if v.isdigit()}  # nnU-Net writes name: value
@@ -71,9 +73,18 @@ class NiftiDataset(Dataset):
         zooms = [float(z) for z in np.linalg.norm(affine[:3, :3], axis=0)]
         axis = self._axis(zooms)
         self._axes[picture] = self._axes[place] = axis
+        self._mask_of[picture] = place
         labels = self._slices(mask, axis, as_labels_of=True)
         self._labels = (place, labels)
         rows, columns = [a for a in (2, 1, 0) if a != axis]
+        spacing = (zooms[axis], zooms[rows], zooms[columns])
+        for label, voxels in label_counts(labels):
+            name = names.get(str(label), f"label {label}")
+            depth, height, width = (int(n) for n in labels.shape)
+            self.solids.append(
+                Solid(f"{picture}#{label}", set_name, picture, name, modality, label, voxels,
+                      (depth, height, width), spacing)
+            )  # fmt: skip
         for number, label, area, box in slice_targets(labels):
             if box is None:
                 self.dropped += 1
@@ -128,25 +139,32 @@ class NiftiDataset(Dataset):
 
     def read_image(self, target: Target) -> NDArray[np.uint8]:
         """One slice through the volume's window."""
-        name = target.image.rpartition("@")[0]
-        if self._image is None or self._image[0] != name:
-            path = self.path / name
+        return self.read_slice(target.image.rpartition("@")[0], target.slice or 0)
+
+    def read_slice(self, case: str, number: int) -> NDArray[np.uint8]:
+        """One slice through the volume's window."""
+        if self._image is None or self._image[0] != case:
+            path = self.path / case
             self._image = None
-            values = self._slices(path, self._axes[name], as_labels_of=False)
-            self._image = (name, values, window_of(values, self._options.window, str(path)))
-        return to_bytes(self._image[1][target.slice], self._image[2])
+            values = self._slices(path, self._axes[case], as_labels_of=False)
+            self._image = (case, values, window_of(values, self._options.window, str(path)))
+        return to_bytes(self._image[1][number], self._image[2])
 
     def read_mask(self, target: Target) -> NDArray[np.bool_]:
         """One slice of the label volume."""
-        if self._labels is None or self._labels[0] != target.mask:
-            self._labels = None
-            path = self.path / target.mask
-            self._labels = (
-                target.mask,
-                self._slices(path, self._axes[target.mask], as_labels_of=True),
-            )
-        mask: NDArray[np.bool_] = self._labels[1][target.slice] == target.label
+        mask: NDArray[np.bool_] = self._label_volume(target.mask)[target.slice] == target.label
         return mask
+
+    def read_labels(self, case: str) -> NDArray[np.unsignedinteger[Any]]:
+        """The label volume that belongs to an image volume."""
+        return self._label_volume(self._mask_of[case])
+
+    def _label_volume(self, place: str) -> NDArray[Any]:
+        if self._labels is None or self._labels[0] != place:
+            self._labels = None
+            values = self._slices(self.path / place, self._axes[place], as_labels_of=True)
+            self._labels = (place, values)
+        return self._labels[1]
 
 
 def _nibabel() -> Any:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import DatasetError
-from samrt.evaluation.dataset import Dataset, Progress, Target
+from samrt.evaluation.dataset import Dataset, Progress, Solid, Target
 from samrt.evaluation.formats import ReadOptions
-from samrt.evaluation.formats.volume import MOST_VOXELS, as_labels, slice_targets
+from samrt.evaluation.formats.volume import MOST_VOXELS, as_labels, label_counts, slice_targets
 
 __all__ = ["NpzDataset", "read_arrays"]
 
@@ -51,6 +51,8 @@ class NpzDataset(Dataset):
         values = [int(v) for v in np.unique(labels) if v > 0]
         boxes = _boxes(rest.get("boxes"), values, len(labels), file)
         flat = len(labels) == 1
+        if not flat:
+            self._add_solids(file, set_name, modality, labels, rest.get("spacing"))
         for number, label, area, box in slice_targets(labels):
             if box is None:
                 self.dropped += 1
@@ -75,21 +77,52 @@ class NpzDataset(Dataset):
                 )
             )
 
-    def _read(self, target: Target) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        if self._current is None or self._current[0] != target.mask:
+    def _add_solids(
+        self, file: Path, set_name: str, modality: str, labels: NDArray[Any], spacing: Any
+    ) -> None:
+        """The objects of a volume."""
+        plane, depth = _spacing(spacing, file), None
+        if plane is not None and np.size(spacing) > 2:
+            depth = float(np.ravel(spacing)[2])
+        slices, height, width = (int(n) for n in labels.shape)
+        for label, voxels in label_counts(labels):
+            self.solids.append(
+                Solid(
+                    key=f"{file.name}#{label}",
+                    set=set_name,
+                    case=file.name,
+                    name=f"label {label}",
+                    modality=_modality(file.name) if modality == "unknown" else modality,
+                    label=label,
+                    voxels=voxels,
+                    shape=(slices, height, width),
+                    spacing=None if plane is None or depth is None else (depth, *plane),
+                )
+            )
+
+    def _read(self, name: str) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        if self._current is None or self._current[0] != name:
             self._current = None
-            images, labels, _ = read_arrays(self.path / target.mask)
-            self._current = (target.mask, images, labels)
+            images, labels, _ = read_arrays(self.path / name)
+            self._current = (name, images, labels)
         return self._current[1], self._current[2]
 
     def read_image(self, target: Target) -> NDArray[np.uint8]:
         """One slice or the picture."""
-        return np.ascontiguousarray(self._read(target)[0][target.slice])
+        return self.read_slice(target.mask, target.slice or 0)
 
     def read_mask(self, target: Target) -> NDArray[np.bool_]:
         """One label of one slice."""
-        mask: NDArray[np.bool_] = self._read(target)[1][target.slice] == target.label
+        mask: NDArray[np.bool_] = self._read(target.mask)[1][target.slice] == target.label
         return mask
+
+    def read_slice(self, case: str, number: int) -> NDArray[np.uint8]:
+        """One slice of a file."""
+        return np.ascontiguousarray(self._read(case)[0][number])
+
+    def read_labels(self, case: str) -> NDArray[np.unsignedinteger[Any]]:
+        """The labels of a file."""
+        return self._read(case)[1]
 
 
 def read_arrays(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any], dict[str, Any]]:

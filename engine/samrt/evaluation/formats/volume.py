@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from samrt.errors import DatasetError
 from samrt.evaluation.dataset import SMALLEST_AREA, tight_box
 
-__all__ = ["MOST_VOXELS", "slice_targets", "to_bytes"]
+__all__ = ["MOST_VOXELS", "as_labels", "label_counts", "slice_targets", "to_bytes", "window_of"]
 
 MOST_VOXELS = 1_000_000_000
 PERCENTILES = (0.5, 99.5)
@@ -30,6 +30,12 @@ def slice_targets(
             if value > 0:
                 box = tight_box(plane == value) if count > SMALLEST_AREA else None
                 yield number, int(value), int(count), box
+
+
+def label_counts(labels: NDArray[Any]) -> list[tuple[int, int]]:
+    """``(label, voxels)`` of each label above 0 in a volume."""
+    values, counts = np.unique(labels, return_counts=True)
+    return [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if v > 0]
 
 
 def as_labels(values: NDArray[Any], where: str) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from samrt.evaluation.dataset import Target
 from samrt.evaluation.pictures import COLOURS, data_uri
 from samrt.evaluation.report import markdown, words
 from samrt.evaluation.report.page import cards, legend, page, section, table
+from samrt.evaluation.report.solids import volumes_section
 from samrt.evaluation.report.svg import Curve, Mark, Row, bars, dot_plot, line_plot
 from samrt.evaluation.strategies import STRATEGIES
 from samrt.evaluation.table import GOALS, Table
@@ -57,6 +58,8 @@ def report_html(document: Mapping[str, Any], figures: Table, cases: Sequence[Cas
         _distribution(document, figures, order),
         _strategies(document, order),
     ]
+    if "volumes" in document:
+        parts.append(volumes_section(document["volumes"]))
     curves = [_clicks(document, order), _jitter(document, order)]
     if any(curves):
         parts.append(f'<div class="two">{"".join(curves)}</div>')
@@ -89,8 +92,9 @@ def _head(document: Mapping[str, Any]) -> Iterable[str]:
     group = document["groups"]["all"]["mean of sets"]
     yield f"<h1>Evaluation of {escape(words.title(document))}</h1>"
     yield (
-        f'<p class="lead">{counts["targets"]} targets on {counts["images"]} images in '
-        f"{counts['sets']} sets. Figures are means of sets unless they say otherwise, with 95 % "
+        f'<p class="lead">{words.counted(counts["targets"], "target")} on '
+        f"{words.counted(counts['images'], 'image')} in {words.counted(counts['sets'], 'set')}. "
+        "Figures are means of sets unless they say otherwise, with 95 % "
         "intervals.</p>"
     )
     shown = [
@@ -158,8 +162,9 @@ def _distribution(document: Mapping[str, Any], figures: Table, order: Sequence[s
 def _strategies(document: Mapping[str, Any], order: Sequence[str]) -> str:
     """All strategies per set: full dots deployable, rings oracle."""
     strategies = document["config"]["strategies"]
-    groups = {"mean of sets": document["groups"]["all"]["mean of sets"]}
-    groups |= {name: document["groups"]["set"][name] for name in order}
+    groups = {name: document["groups"]["set"][name] for name in order}
+    if len(groups) > 1:
+        groups = {"mean of sets": document["groups"]["all"]["mean of sets"], **groups}
     rows = []
     for name, group in groups.items():
         marks = []
@@ -337,8 +342,7 @@ def _details(document: Mapping[str, Any], order: Sequence[str]) -> str:
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterable[str]:
-    skipped = [f"skipped {s['key']}: {s['error']}" for s in document["skipped"]]
-    lines = [*(document.get("remarks") or []), *skipped]
+    lines = [*(document.get("remarks") or []), *words.skipped(document)]
     if lines:
         items = "".join(f"<li>{escape(line)}</li>" for line in lines)
         yield section("Remarks", f"<ul>{items}</ul>")

@@ -8,7 +8,7 @@ from typing import Any
 from samrt.evaluation.report import words
 from samrt.evaluation.table import GOALS, RULES
 
-__all__ = ["comparison_markdown", "metric_rows", "noc_rows", "report_markdown"]
+__all__ = ["comparison_markdown", "metric_rows", "noc_rows", "report_markdown", "volume_rows"]
 
 _GROUPS = (
     ("part", "Parts of collections"),
@@ -24,7 +24,8 @@ def report_markdown(document: Mapping[str, Any]) -> str:
     main = document["main_strategy"]
     parts = [
         f"# Evaluation: {words.title(document)}",
-        f"{counts['targets']} targets on {counts['images']} images in {counts['sets']} sets, "
+        f"{words.counted(counts['targets'], 'target')} on "
+        f"{words.counted(counts['images'], 'image')} in {words.counted(counts['sets'], 'set')}, "
         f"{counts['skipped']} skipped; seed {config['seed']}. Model {config['model']['model_id']}, "
         f"samrt {config['samrt']}. Not for clinical use.",
         *_failures(document),
@@ -39,6 +40,8 @@ def report_markdown(document: Mapping[str, Any]) -> str:
                 f"## {heading}, deployable Dice",
                 _dice_table(groups[fact], config["strategies"]),
             ]
+    if "volumes" in document:
+        parts += _volume_parts(document["volumes"])
     if config["jitter_px"]:
         parts += ["## Box jitter (pixels), deployable Dice", _jitter_table(rows, config)]
     if config["clicks"]:
@@ -47,8 +50,8 @@ def report_markdown(document: Mapping[str, Any]) -> str:
     parts += ["## Time (ms)", _time_table(document["times_ms"])]
     parts += ["## How", "\n".join(f"- {line}" for line in words.method(document))]
     remarks = document.get("remarks") or []
-    if remarks or document["skipped"]:
-        skipped = [f"skipped {s['key']}: {s['error']}" for s in document["skipped"]]
+    if remarks or words.skipped(document):
+        skipped = words.skipped(document)
         parts += ["## Remarks", "\n".join(f"- {line}" for line in [*remarks, *skipped])]
     return "\n\n".join(parts) + "\n"
 
@@ -114,6 +117,35 @@ def _metric_name(metric: str) -> str:
 
 def _digits(name: str) -> int:
     return 3 if name.rpartition(".")[2] in ("dice", "iou", "nsd") else 1
+
+
+def _volume_parts(volumes: Mapping[str, Any]) -> Iterable[str]:
+    yield (
+        f"## Whole volumes\n\n{words.counted(volumes['objects'], 'object')} in "
+        f"{words.counted(volumes['cases'], 'volume')}, "
+        f"{len(volumes['skipped'])} skipped."
+    )
+    for way, rule in words.volume_columns(volumes):
+        yield f"### {words.way_name(way, rule)}"
+        yield table(*volume_rows(volumes, way, rule))
+
+
+def volume_rows(
+    volumes: Mapping[str, Any], way: str, rule: str
+) -> tuple[list[str], list[list[str]]]:
+    """Head and body of a table of all 3-D figures of one way of asking."""
+    unit = "mm" if volumes["spacing_known"] else "voxels"
+    names = [f"{way}.{rule}.{m}" for m in _METRICS]
+    head = ["set or object", "n", "volumes"]
+    head += [_metric_name(m) if _digits(m) == 3 else f"{m.upper()} ({unit})" for m in _METRICS]
+    groups = volumes["groups"]
+    sets = groups["set"] if len(groups["set"]) > 1 else {}
+    rows = [*groups["all"].items(), *sets.items(), *groups["target"].items()]
+    body = [
+        [n, str(g["targets"]), str(g["volumes"]), *(words.figure(g, c, _digits(c)) for c in names)]
+        for n, g in rows
+    ]
+    return head, body
 
 
 def _jitter_table(rows: Mapping[str, Any], config: Mapping[str, Any]) -> str:

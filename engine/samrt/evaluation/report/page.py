@@ -34,6 +34,7 @@ font-variant-numeric:tabular-nums;letter-spacing:-.02em}
 .two section{margin:0}
 svg{width:100%;height:auto;display:block;margin-top:10px;overflow:visible}
 svg text{font-family:inherit;fill:var(--ink)}
+@media (max-width:760px){section{overflow-x:auto}svg.wide{width:820px}}
 .label{font-size:13px}.strong{font-weight:650}.tick{font-size:12px;fill:var(--soft)}
 .axis{font-size:12.5px;fill:var(--soft)}.tiny{font-size:10.5px;fill:var(--soft)}
 .grid{stroke:var(--grid);stroke-width:1}.rule{stroke:var(--grid);stroke-width:1}

@@ -14,6 +14,7 @@ _RIGHT = 18
 _TOP = 8
 _BOTTOM = 40
 _CHAR = 6.9
+_COLUMN = 600
 
 Scale = Callable[[float], float]
 
@@ -41,8 +42,9 @@ class Row:
 
 
 def _svg(width: float, height: float, body: Sequence[str], what: str) -> str:
+    wide = ' class="wide"' if width > _COLUMN else ""
     return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        f'<svg{wide} viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="{escape(what, quote=True)}">{"".join(body)}</svg>'
     )
 

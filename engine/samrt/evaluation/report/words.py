@@ -7,10 +7,26 @@ from typing import Any
 
 from samrt.evaluation.strategies import STRATEGIES
 
-__all__ = ["FAILS_BELOW", "failing", "figure", "method", "strategy_name", "title"]
+__all__ = [
+    "FAILS_BELOW",
+    "counted",
+    "failing",
+    "figure",
+    "method",
+    "skipped",
+    "strategy_name",
+    "title",
+    "volume_columns",
+    "way_name",
+]
 
 FAILS_BELOW = 0.7
 """Sets whose mean Dice lies below this are named as failing; a usual line for "usable"."""
+
+WAY_WORDS = {
+    "slices": "a box on every slice",
+    "propagate": "one box on the middle slice, propagated",
+}
 
 RULE_WORDS = {"deployable": "the model's choice", "oracle": "best of the candidates"}
 
@@ -33,10 +49,32 @@ def strategy_name(name: str) -> str:
     return f"{name} ({STRATEGIES[name]})"
 
 
+def way_name(way: str, rule: str = "deployable") -> str:
+    """How a volume was asked, in words."""
+    return WAY_WORDS[way] + (" (oracle)" if rule == "oracle" else "")
+
+
+def volume_columns(volumes: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """``(way, rule)`` of each answer that a run has about its volumes."""
+    pairs = {"slices": ("deployable", "oracle"), "propagate": ("deployable",)}
+    return [(way, rule) for way in volumes["ways"] for rule in pairs[way]]
+
+
 def title(document: Mapping[str, Any]) -> str:
     """Model, precision and backend of a run."""
     model = document["config"]["model"]
     return f"{model['name']}, {model['precision']}, {model['backend']}"
+
+
+def skipped(document: Mapping[str, Any]) -> list[str]:
+    """What could not be read, one line each."""
+    found = [*document["skipped"], *document.get("volumes", {}).get("skipped", [])]
+    return [f"skipped {s['key']}: {s['error']}" for s in found]
+
+
+def counted(number: int, what: str) -> str:
+    """``1 set``, ``2 sets``."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def failing(document: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -75,6 +113,15 @@ def method(document: Mapping[str, Any]) -> Sequence[str]:
         "and of as many pixels elsewhere.",
         "Ellipse: the ellipse inscribed in the box, an answer without any model.",
     ]
+    if "volumes" in document:
+        unit = "millimetres" if document["volumes"]["spacing_known"] else "voxels"
+        lines.append(
+            "Volumes: the masks of all slices of an object are put together and measured in three "
+            f"dimensions; distances and the tolerance of NSD are in {unit}. Every slice "
+            "that holds the object is asked with its tight box, slices of few pixels too; or only "
+            "the middle one of them, from where the mask is followed up and down until the rules "
+            "of propagation stop it. Intervals are by bootstrap over volumes."
+        )
     if config["jitter_px"]:
         lines.append(
             "Jitter moves each edge of the box by itself, inwards or outwards, by a distance "

@@ -10,12 +10,12 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.closing import Closing
 from samrt.errors import ExtraUnavailableError, ImageError
 from samrt.imaging._extras import installed_version
 from samrt.imaging.dicom.header import DicomFile
@@ -78,6 +78,12 @@ def choose_plugin(file: DicomFile) -> tuple[str, str]:
         versions = [installed_version(name) for name in needed]
         if all(versions):
             return plugin, f"{needed[-1]} {versions[-1]}"
+    if not own and extra:
+        needed = _packages(extra[0], file.syntax.name)
+        raise ExtraUnavailableError(
+            f"{file.name} is {file.syntax.name}: {_OPTED_IN} asks for {extra[0]}, which is not "
+            f"installed: pip install {' '.join(needed)}"
+        )
     if not own:
         raise ExtraUnavailableError(f"{file.name} is {file.syntax.name}: {_lossless_hint()}")
     needed = _packages(own[0], file.syntax.name)
@@ -104,7 +110,7 @@ def _checked(head: Any, record: dict[str, Any]) -> dict[str, Any] | None:
     return head if head.get("bytes") == wanted else None
 
 
-class FrameDecoder:
+class FrameDecoder(Closing):
     """Decodes frames one after the other in one worker process; use it as a context manager.
 
     The worker starts with the first compressed frame. After a crash or a time-out a new one is
@@ -114,17 +120,6 @@ class FrameDecoder:
     def __init__(self, limits: DicomLimits | None = None) -> None:
         self._limits = limits or DicomLimits()
         self._process: Popen[bytes] | None = None
-
-    def __enter__(self) -> FrameDecoder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the worker; twice is fine."""

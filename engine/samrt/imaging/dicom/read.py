@@ -19,6 +19,7 @@ from samrt.imaging.dicom.header import DicomFile, open_dicom
 from samrt.imaging.dicom.limits import DicomLimits
 from samrt.imaging.dicom.pixels import read_frame
 from samrt.imaging.read import LoadedImage
+from samrt.imaging.spacing import uneven_note
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -117,11 +118,8 @@ def _picture(
         array, source, limits, record = shown.array, grey.values, grey.window, grey.record
         notes += [f"{file.name}: {text}" for text in grey.warnings]
     spacing = pixel_spacing(file, index)
-    if spacing is not None and abs(spacing[0] / spacing[1] - 1.0) > 0.01:
-        notes.append(
-            f"{file.name} has pixels of {spacing[1]:g} x {spacing[0]:g} mm: the model sees them "
-            "as square"
-        )
+    uneven = None if spacing is None else uneven_note(spacing, file.name)
+    notes += [uneven] if uneven else []
     return LoadedImage(
         array=array,
         source=source,

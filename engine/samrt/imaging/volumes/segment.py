@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.errors import OptionError
 from samrt.imaging.volumes.volume import Plane, Volume
 from samrt.propagation import PropagationRules, SliceMask, VolumeMask, propagate
 from samrt.types import Box
@@ -22,7 +23,7 @@ from samrt.types import Box
 if TYPE_CHECKING:
     from samrt.predictor import Predictor
 
-__all__ = ["Stretch", "segment_plane", "stretch_of"]
+__all__ = ["Stretch", "segment_plane", "stretch_for", "stretch_of"]
 
 _MOST = 8
 
@@ -40,7 +41,10 @@ class Stretch:
     columns: int = 1
 
     def picture(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """``(H, W)`` to ``(rows * H, columns * W)`` float32; the same array if nothing is to do."""
+        """``(H, W)`` or ``(H, W, 3)`` to ``(rows * H, columns * W)`` or with colours, float32.
+
+        The same array if nothing is to do.
+        """
         for axis, factor in ((0, self.rows), (1, self.columns)):
             if factor > 1:
                 plane = _stretched(plane, factor, axis)
@@ -51,11 +55,17 @@ class Stretch:
         x0, y0, x1, y1 = box
         return x0 * self.columns, y0 * self.rows, x1 * self.columns, y1 * self.rows
 
+    def restore_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """``(rows * H, columns * W)`` bool to ``(H, W)``: set where at least half of it is."""
+        height, width = mask.shape[0] // self.rows, mask.shape[1] // self.columns
+        groups = mask.reshape(height, self.rows, width, self.columns)
+        result: NDArray[np.bool_] = groups.mean(axis=(1, 3)) >= 0.5
+        return result
+
     def restore(self, item: SliceMask) -> SliceMask:
         """A mask of the stretched picture on the pixels of the plane, by majority."""
-        height, width = item.size[0] // self.rows, item.size[1] // self.columns
-        groups = item.mask.reshape(height, self.rows, width, self.columns)
-        mask = groups.mean(axis=(1, 3)) >= 0.5
+        mask = self.restore_mask(item.mask)
+        height, width = mask.shape
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box: Box = (0.0, 0.0, 0.0, 0.0)
         if ys.size:
@@ -78,7 +88,7 @@ def _stretched(plane: NDArray[Any], factor: int, axis: int) -> NDArray[np.float3
     low = np.clip(np.floor(place).astype(np.int64), 0, count - 1)
     high = np.minimum(low + 1, count - 1)
     share = np.clip(place - low, 0.0, 1.0).astype(np.float32)
-    share = share[:, None] if axis == 0 else share[None, :]
+    share = share.reshape([-1 if k == axis else 1 for k in range(plane.ndim)])
     values = plane.astype(np.float32)
     mixed = np.take(values, low, axis) * (1 - share) + np.take(values, high, axis) * share
     result: NDArray[np.float32] = mixed.astype(np.float32)
@@ -87,7 +97,17 @@ def _stretched(plane: NDArray[Any], factor: int, axis: int) -> NDArray[np.float3
 
 def stretch_of(plane: Plane) -> Stretch:
     """Factors that make the pixels of a plane as square as whole numbers can, at most 8."""
-    rows, columns = plane.spacing[1], plane.spacing[2]
+    return stretch_for(plane.spacing[1], plane.spacing[2])
+
+
+def stretch_for(rows: float, columns: float) -> Stretch:
+    """The same for a distance between rows and one between columns.
+
+    Raises:
+        OptionError: a distance that is not positive and finite.
+    """
+    if not (0 < rows < float("inf") and 0 < columns < float("inf")):
+        raise OptionError(f"spacing must be two positive numbers, got {rows:g} and {columns:g}")
     if rows >= columns:
         return Stretch(rows=min(_MOST, max(1, round(rows / columns))))
     return Stretch(columns=min(_MOST, max(1, round(columns / rows))))

@@ -13,6 +13,7 @@ from samrt.imaging.array import Window, as_uint8
 from samrt.imaging.dicom.limits import DicomLimits
 from samrt.imaging.read import LoadedImage
 from samrt.imaging.sniff import ImageLimits, is_dicom, read_bytes
+from samrt.imaging.spacing import uneven_note
 from samrt.imaging.volumes.nifti import is_nifti, read_nifti
 from samrt.imaging.volumes.series import Progress, read_dicom_volume, read_series
 from samrt.imaging.volumes.volume import Plane, Volume, plane_of
@@ -136,11 +137,9 @@ def plane_notes(volume: Volume, plane: Plane, *, stretched: bool = False) -> lis
             "its nearest stored axes are used, nothing is resampled"
         )
     ratio = plane.spacing[1] / plane.spacing[2]
-    if abs(ratio - 1.0) > 0.01 and not (stretched and not 2 / 3 < ratio < 1.5):
-        notes.append(
-            f"{volume.name} has pixels of {plane.spacing[2]:g} x {plane.spacing[1]:g} mm in this "
-            "plane: the model sees them as square"
-        )
+    uneven = uneven_note((plane.spacing[1], plane.spacing[2]), f"{volume.name} in this plane")
+    if uneven and not (stretched and not 2 / 3 < ratio < 1.5):
+        notes.append(uneven)
     return notes
 
 

@@ -260,7 +260,7 @@ def test_presets_are_for_ct(scanner: Any) -> None:
 def test_uneven_pixels_are_mentioned(scanner: Any) -> None:
     image = read(scanner, ramp(0, 255, "u1"), PixelSpacing=["2", "1"], sop_class=scanner.SECONDARY)
     assert image.spacing_mm == (2.0, 1.0)
-    assert "1 x 2 mm" in image.warnings[0]
+    assert "1 mm width and 2 mm height" in image.warnings[0]
     region = {"PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.03,
               "PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3}  # fmt: skip
     image = read(scanner, ramp(0, 255, "u1"), sop_class=scanner.SECONDARY,

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from samrt.errors import ExtraUnavailableError, ImageError
+from samrt.imaging.dicom import decoder as decoder_module
 from samrt.imaging.dicom import pixels as pixels_module
 from samrt.imaging.dicom.decoder import FrameDecoder
 from samrt.imaging.dicom.header import open_dicom
@@ -147,12 +148,47 @@ def test_jpeg(scanner: Any) -> None:
         assert np.abs(shown.array.astype(int) - rgb).mean() < 5, photometric
 
 
-def test_lossless_jpeg_is_not_decoded_unasked(scanner: Any) -> None:
+def lossless(scanner: Any, syntax: str) -> bytes:
+    """A file that says it is JPEG Lossless."""
     ds = scanner.dataset(np.zeros((4, 4), np.uint16))
     ds.PixelData = scanner.encapsulate([b"\xff\xd8\xff\xd9"])
     ds["PixelData"].is_undefined_length = True
-    with pytest.raises(ExtraUnavailableError, match=r"JPEG Lossless.*GPL.*SAMRT_DICOM"):
-        stored(scanner.packed(ds, scanner.JPEG_LOSSLESS))
+    data: bytes = scanner.packed(ds, syntax)
+    return data
+
+
+LOSSLESS = ["1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"]
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize("asked", [None, "", "nonsense", "pillow,pyjpegls"])
+def test_lossless_jpeg_is_not_decoded_unasked(
+    scanner: Any, monkeypatch: pytest.MonkeyPatch, syntax: str, asked: str | None
+) -> None:
+    """Even where its decoders are installed; the message says how to ask."""
+    monkeypatch.setattr(decoder_module, "installed_version", lambda name: "9.9")
+    monkeypatch.delenv("SAMRT_DICOM_DECODERS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("SAMRT_DICOM_DECODERS", asked)
+    told = r"JPEG Lossless.*GPL.*SAMRT_DICOM_DECODERS=pylibjpeg or gdcm.*dcmdjpeg"
+    with pytest.raises(ExtraUnavailableError, match=told):
+        stored(lossless(scanner, syntax))
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize(
+    ("plugin", "package"), [("gdcm", "python-gdcm"), ("pylibjpeg", "pylibjpeg-libjpeg")]
+)
+def test_lossless_jpeg_is_decoded_by_whom_one_asks_for(
+    scanner: Any, monkeypatch: pytest.MonkeyPatch, syntax: str, plugin: str, package: str
+) -> None:
+    file = open_dicom(lossless(scanner, syntax), "x.dcm", DicomLimits())
+    monkeypatch.setenv("SAMRT_DICOM_DECODERS", plugin)
+    monkeypatch.setattr(decoder_module, "installed_version", lambda name: "9.9")
+    assert decoder_module.choose_plugin(file) == (plugin, f"{package} 9.9")
+    monkeypatch.setattr(decoder_module, "installed_version", lambda name: None)
+    with pytest.raises(ExtraUnavailableError, match=f"asks for {plugin}.*pip install .*{package}"):
+        decoder_module.choose_plugin(file)
 
 
 def test_no_decoder_is_tried_after_another() -> None:
