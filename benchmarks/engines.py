@@ -11,6 +11,7 @@ than that of trained weights at the same error).  Float16 comes from `samrt expo
 own.  Parity is that of masks against the FP32 graphs in ONNX Runtime, on the
 built-in pictures; of the FP32 graphs themselves against PyTorch, from the export; of float16 in
 ONNX Runtime on a CPU, which computes it in float32, the emulation that rounds every tensor.
+Graphs run in the form that `samrt infer` takes; sizes and parity are those of that form.
 Engines of TensorRT-RTX are built on any machine; where there is a GPU that takes them they are run
 as well, and so are those of TensorRT.  Results are merged into FILE row by row; with --table they
 are printed as Markdown and nothing is run.
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 
 import samrt
+from machine import commit
 from samrt.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +42,14 @@ RESULTS = ROOT / "benchmarks" / "results" / "engines.json"
 PRECISIONS = ("fp32", "fp16", "int8")
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt-rtx", "tensorrt")
 ROLES = ("encoder", "decoder")
+PROOF_SECONDS = 60.0  # no further picture is compared after it
 HEAD = (
     "| family | precision | runtime | built here | ran here | mask IoU mean, worst "
     "| MB encoder / decoder | encode ms | decode ms | remarks |\n"
     "|---|---|---|---|---|---|---|--:|--:|---|"
 )
 Row = dict[str, Any]
+_FORMS: dict[Any, str] = {"cpu": "samrt's operators"}
 
 
 # -- steps, each in a process of its own -----------------------------------------------------------
@@ -101,23 +105,21 @@ def do_run(bundle: Path, precision: str, backend: str, runs: int, threads: int) 
         bundle, backend=backend, precision=precision, threads=threads, allow_refused=True,
         self_test=False,
     ) as engine:  # fmt: skip
-        manifest = engine.manifest
+        manifest, form = engine.manifest, engine.info.form_effective
+        found["form"] = form
+        record: Any = None
         if backend == "onnxruntime" and precision in ("fp32", "fp16"):
-            record: Any = parity_record(manifest, precision)
+            record = parity_record(manifest, precision, form)
             found["parity_of"] = "export" if precision == "fp32" else "emulation"
-        else:
-            record = prove(engine, progress=tell)
+        if record is None:
+            record = prove(engine, seconds=PROOF_SECONDS, progress=tell)
             found["parity_of"] = "here"
-        if record is not None:
-            verdict = judge_record(record, precision)
-            found["parity"] = {
-                "state": verdict.state,
-                "mean": verdict.mask_iou_mean,
-                "worst": verdict.mask_iou_worst,
-                "against": record.get("against"),
-                "dice_mean": record.get("masks", {}).get("dice_mean"),
-                "hd95_worst_px": record.get("masks", {}).get("hd95_worst_px"),
-            }
+        verdict, masks = judge_record(record, precision), record.get("masks", {})
+        found["parity"] = {
+            "state": verdict.state, "mean": verdict.mask_iou_mean, "worst": verdict.mask_iou_worst,
+            "against": record.get("against"), "images": record.get("images"),
+            "dice_mean": masks.get("dice_mean"), "hd95_worst_px": masks.get("hd95_worst_px"),
+        }  # fmt: skip
         tests = []
         for _ in range(3):
             start = time.perf_counter()
@@ -138,8 +140,15 @@ def do_run(bundle: Path, precision: str, backend: str, runs: int, threads: int) 
             "decode_median_ms": median(decode), "decode_min_ms": min(decode),
             "version": engine.info.backend_version, "load_average": os.getloadavg()[0],
         }  # fmt: skip
-        size = {role: engine.model.bundle.artifact(role, precision).total_bytes for role in ROLES}
+        size = {role: _bytes_of(engine, role) for role in ROLES}
     return found | {"bytes": size, "ran": True, "built": True}
+
+
+def _bytes_of(engine: samrt.Predictor, role: str) -> int:
+    """Bytes of the model in use, with its data files."""
+    wanted = engine.info.files[role]
+    parts = engine.model.bundle.manifest.artifacts
+    return next(part.total_bytes for part in parts if part.sha256 == wanted and part.role == role)
 
 
 def do_build(bundle: Path, precision: str, runtime: str, twice: bool, unmeasured: bool) -> Row:
@@ -206,8 +215,10 @@ def _difference(first: bytes, second: bytes) -> str:
 def table(results: dict[str, Any]) -> Iterator[str]:
     """The rows as Markdown."""
     yield HEAD
-    for name, row in results["rows"].items():
-        family, precision, runtime = name.split("/")
+    order = [*PRECISIONS, *RUNTIMES]
+    names = (name.split("/") for name in results["rows"])
+    for parts in sorted(names, key=lambda parts: [parts[0], *map(order.index, parts[1:])]):
+        (family, precision, runtime), row = parts, results["rows"]["/".join(parts)]
         size, parity = row.get("bytes") or {}, row.get("parity")
         sizes = " / ".join(f"{size[r] / 1e6:.1f}" for r in ROLES if r in size) or "–"
         iou = "–"
@@ -220,7 +231,7 @@ def table(results: dict[str, Any]) -> Iterator[str]:
             "yes" if row.get("ran") else "no", iou, sizes,
             *(f"{row[key]:.1f}" if key in row else "–"
               for key in ("encode_median_ms", "decode_median_ms")),
-            row.get("remark", ""),
+            "; ".join(text for text in (_FORMS.get(row.get("form")), row.get("remark")) if text),
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 
@@ -337,14 +348,6 @@ def keep(path: Path, name: str, row: Row) -> None:
     results.setdefault("rows", {})[name] = row
     path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(list(table({"rows": {name: row}}))[-1], flush=True)
-
-
-def commit() -> str | None:
-    """The commit of the sources, if git knows."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or None
 
 
 def main() -> int:

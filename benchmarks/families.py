@@ -1,15 +1,16 @@
 """Time and memory of every model family on the CPU, with random weights.
 
-    python benchmarks/families.py [--family NAME ...] [--heavy] [--runs 5] [--threads 2]
-        [--json OUT] [--markdown]
+    python benchmarks/families.py [--family NAME ...] [--variant SIZE ...] [--heavy] [--crop]
+        [--verify] [--runs 5] [--threads 2] [--json OUT]
 
 Each family is exported from a seeded checkpoint of its published shape (time and memory do not
 depend on the values; no download is needed).  Encoding and decoding are then measured in a new
 process for each family: the picture is 4:3 (768 x 1024), the prompt a box, answers must be finite
 and the masks neither empty nor full.  Peak memory is the kernel's figure of that process, which
 only loads the bundle, encodes and decodes; the export has a process of its own, whose peak is
-given as well.  With --crop, families that allow `--crop-padding` are exported a second time for
-this shape; the table then gives the time ratio and how far the masks are from the exact ones.
+given as well; with --verify that includes the comparison with the checkpoint.  With --crop,
+families that allow `--crop-padding` are exported a second time for this shape; the table then
+gives the time ratio and how far the masks are from the exact ones.
 The graph that `segment_anything` exports for its decoder is measured by `decoder_forms.py`.
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import samrt
+from machine import commit, peak_mb
 from samrt.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,12 +37,6 @@ HEAVY = (("sam", "vit_l"), ("sam", "vit_h"))
 SHAPE = (768, 1024)
 BOXES = [(300.0, 200.0, 700.0, 560.0), (80.0, 90.0, 420.0, 600.0), (500.0, 100.0, 990.0, 700.0)]
 POINTS = [(512.0, 380.0), (200.0, 300.0), (800.0, 500.0)]
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process; not its parent's, as ru_maxrss would give."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def picture() -> Any:
@@ -55,8 +51,8 @@ def picture() -> Any:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def do_export(name: str, variant: str, out: Path, crop: bool) -> dict[str, float]:
-    """Export in this process."""
+def do_export(name: str, variant: str, out: Path, crop: bool, verify: bool) -> dict[str, Any]:
+    """Export in this process; with `verify` compared with the network, as `samrt export` does."""
     from samrt_export import export
     from samrt_export.seeded import seeded_state
 
@@ -64,11 +60,12 @@ def do_export(name: str, variant: str, out: Path, crop: bool) -> dict[str, float
     held = peak_mb()
     start = time.perf_counter()
     chosen = name if name in ("medsam", "samed") else None
-    export(state, out, family=chosen, verify=False, crop_padding=SHAPE if crop else None)
+    export(state, out, family=chosen, verify=verify, crop_padding=SHAPE if crop else None)
     files = sum(p.stat().st_size for p in out.iterdir())
     return {
         "export_s": time.perf_counter() - start,
         "export_peak_mb": peak_mb(),
+        "export_verified": verify,
         "checkpoint_in_memory_mb": held,
         "bundle_mb": files / 1e6,
     }
@@ -161,6 +158,9 @@ def main() -> int:
     parser.add_argument("--variant", nargs="*", help="these sizes only (vit_h)")
     parser.add_argument("--heavy", action="store_true", help="ViT-L and ViT-H as well")
     parser.add_argument("--crop", action="store_true", help="also with --crop-padding 768x1024")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare each export with its network; takes long"
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here; rows of old runs stay")
@@ -169,7 +169,7 @@ def main() -> int:
     if args.step:
         kind, name, variant, folder, crop = args.step
         if kind == "export":
-            result = do_export(name, variant, Path(folder), crop == "crop")
+            result = do_export(name, variant, Path(folder), crop == "crop", args.verify)
         else:
             answers = Path(folder).with_suffix(".npz")
             result = do_measure(Path(folder), args.runs, args.threads, answers)
@@ -198,7 +198,7 @@ def main() -> int:
             for form in forms:
                 out = Path(folder) / f"{form}.samrt"
                 step = [name, variant, str(out), form]
-                found[form] = child("--step", "export", *step)
+                found[form] = child("--step", "export", *step, *["--verify"] * args.verify)
                 more = ["--runs", runs, "--threads", str(args.threads)]
                 found[form].update(child("--step", "measure", *step, *more))
             if "crop" in found:
@@ -225,14 +225,6 @@ def line(name: str, variant: str, found: dict[str, Any]) -> str:
         f"({exact['encode_min_ms']:.0f}) | {exact['peak_mb']:.0f} | {exact['decode_one_ms']:.1f} | "
         f"{exact['sixteen_prompts_with_masks_ms']:.0f} | {note} |"
     )
-
-
-def commit() -> str | None:
-    """The commit of the sources, if git knows."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

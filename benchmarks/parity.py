@@ -13,7 +13,6 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from typing import Any
 
 import golden_engine
 import samrt
+from machine import commit
 
 HEAVY = ("sam_vit_l", "sam_vit_h")
 QUANTITIES = ("resized", "input", "embedding", "low", "iou", "masks")
@@ -166,17 +166,6 @@ def main() -> int:
             print(row(f"mobile_sam, {kind}", worst, good), flush=True)
             record()
     return 0 if ok else 3
-
-
-def commit() -> str | None:
-    """The commit of the sources, if git knows."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

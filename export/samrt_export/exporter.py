@@ -58,6 +58,7 @@ def export(
     half_io: bool = False,
     overwrite: bool = False,
     verify: bool = True,
+    keep_refused: bool = False,
     cpu_form: bool | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -82,6 +83,8 @@ def export(
         overwrite: replace an existing bundle.
         verify: compare the bundle with the torch network on built-in images before it is put in
             place; the figures go into the manifest.
+        keep_refused: write also what differs too much, with its record: ``samrt.load`` refuses it
+            unless the caller insists (``allow_refused``), and then every result says so.
         cpu_form: also write the graphs in samrt's own operators, which ONNX Runtime then takes
             on the CPU. ``None``: if the family has such a form and the library of the operators
             can be loaded here, so that it can be proven; ``True`` insists on both.
@@ -94,12 +97,16 @@ def export(
     Raises:
         CheckpointError: not a readable checkpoint, or its keys do not fit; all are listed.
         OptionError: unknown family or precision, a frame that the family does not allow,
-            ``fp16`` without verification, or a ``cpu_form`` that cannot be made.
+            ``fp16`` or ``keep_refused`` without verification, or a ``cpu_form`` that cannot be
+            made.
         ImageError: no pictures in ``calibration_images``, or a damaged one.
         OutputError: ``out`` exists, or cannot be written.
-        VerificationError: the bundle differs from the checkpoint by more than rounding.
+        VerificationError: the bundle differs from the checkpoint by more than rounding; nothing
+            is written, but with ``keep_refused``.
     """
     _check_precision(precision, calibration_images, half_io=half_io, verify=verify)
+    if keep_refused and not verify:
+        raise OptionError("keep_refused is about the verification: it cannot be left out")
     say = progress or (lambda text: None)
     target = Path(out)
     if target.exists() and not overwrite:
@@ -126,7 +133,7 @@ def export(
         cases = _cases(loaded)
         model = TorchModel(loaded.network, built.manifest, sha256=loaded.checkpoint.sha256 or "")
         truth = Reference(Predictor(model), [case.image for case in cases])
-        record = _prove(built, loaded, truth, cases, threads, say)
+        record = _prove(built, loaded, truth, cases, threads, say, keep=keep_refused)
         crop = None
         if loaded.frame.mode == "crop":
             whole = load_reference(
@@ -136,13 +143,16 @@ def export(
         built = store_record(built.path, record, crop)
         if any(part.form == "cpu" for part in built.manifest.artifacts):
             say("the same for the CPU form")
-            record = _prove(built, loaded, truth, cases, threads, say, form="cpu")
+            record = _prove(
+                built, loaded, truth, cases, threads, say, form="cpu", keep=keep_refused
+            )
             built = store_record(built.path, record)
         del truth
         if precision == "fp16":
             built = add_precision(
                 built.path, precision, images=calibration_images, half_io=half_io,
-                reference=Predictor(model), threads=threads, progress=say,
+                reference=Predictor(model), keep_refused=keep_refused, threads=threads,
+                progress=say,
             )  # fmt: skip
         loaded.network = None
         gc.collect()
@@ -197,19 +207,23 @@ def _write(
 
 def _prove(
     built: Bundle, loaded: Loaded, truth: Predictor, cases: Sequence[PhantomCase],
-    threads: int | None, say: Progress, form: str = "canonical",
+    threads: int | None, say: Progress, form: str = "canonical", *, keep: bool = False,
 ) -> VerificationRecord:  # fmt: skip
     """Compare with the torch network.
 
-    Raises VerificationError if the bundle does not pass.
+    Raises VerificationError if the bundle does not pass and is not to be kept all the same.
     """
     with load(built.path, backend="onnxruntime", threads=threads, form=form) as candidate:
         record = compare(truth, candidate, cases, progress=say)
-    if not record.passed:
-        raise VerificationError(
-            f"the graphs ({form}) of this {loaded.family.title} do not compute what its checkpoint "
-            f"does: {'; '.join(record.failures)}; nothing was written, please report this"
-        )
+    if record.passed:
+        return record
+    problem = (
+        f"the graphs ({form}) of this {loaded.family.title} do not compute what its checkpoint "
+        f"does: {'; '.join(record.failures)}"
+    )
+    if not keep:
+        raise VerificationError(f"{problem}; nothing was written, please report this")
+    say(f"{problem}; they are kept, marked refused")
     return record
 
 

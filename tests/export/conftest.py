@@ -1,9 +1,8 @@
-"""Fixtures of the exporter's tests: the original `segment_anything`, the golden vectors."""
+"""Fixtures of the exporter's tests: the golden vectors, modules that lie beside the tests."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,32 +10,6 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parents[2] / "shared" / "golden"
-
-
-def load_module(path: Path, name: str) -> ModuleType:
-    """A Python file as a module of its own."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def torchvision_stub() -> ModuleType:
-    """The stand-in of `torchvision_stub.py`, installed where torchvision is missing."""
-    stub = load_module(HERE / "torchvision_stub.py", "samrt_tests_torchvision_stub")
-    stub.install()
-    return stub
-
-
-@pytest.fixture(scope="session")
-def segment_anything(torchvision_stub: ModuleType) -> ModuleType:
-    """The original package; tests that need it are skipped where it is not installed."""
-    if importlib.util.find_spec("segment_anything") is None:
-        pytest.skip("segment_anything is not installed: pip install segment-anything")
-    return importlib.import_module("segment_anything")
 
 
 @pytest.fixture(scope="session")
@@ -48,18 +21,18 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def seeded(golden: Path) -> ModuleType:
+def seeded(golden: Path, load_module: Callable[[Path], ModuleType]) -> ModuleType:
     """`seeded_weights.py` of the golden folder."""
-    return load_module(golden / "seeded_weights.py", "samrt_tests_seeded_weights")
+    return load_module(golden / "seeded_weights.py")
 
 
 @pytest.fixture(scope="session")
-def golden_inputs() -> ModuleType:
+def golden_inputs(load_module: Callable[[Path], ModuleType]) -> ModuleType:
     """`golden_inputs.py`: encoder inputs made as the golden vectors' README says."""
-    return load_module(HERE / "golden_inputs.py", "samrt_tests_golden_inputs")
+    return load_module(HERE / "golden_inputs.py")
 
 
 @pytest.fixture(scope="session")
-def operators() -> ModuleType:
+def operators(load_module: Callable[[Path], ModuleType]) -> ModuleType:
     """`operators.py`: samrt's own operators for `onnx.reference`."""
-    return load_module(HERE / "operators.py", "samrt_tests_operators")
+    return load_module(HERE / "operators.py")

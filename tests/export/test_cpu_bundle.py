@@ -30,6 +30,7 @@ from samrt_export.loading import Loaded, RawCheckpoint
 from samrt_export.nets.tiny_vit import MOBILE_SAM, TinyViT
 from samrt_export.precision.trial import Reference
 from samrt_export.reference_model import TorchModel
+from samrt_export.seeded import seeded_tensors
 from samrt_export.verify import store_record
 from samrt_export.weights import ALIGNMENT, WeightStore
 
@@ -46,20 +47,8 @@ needs_library = pytest.mark.skipif(
 def small_network() -> Loaded:
     """A narrow MobileSAM; weights as `seeded_state` draws them."""
     network = n.with_sam_decoder(TinyViT(SMALL), FRAME, 16)
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for key, tensor in network.state_dict().items():
-            noise = torch.randn(tensor.shape, generator=generator)
-            if key.endswith("num_batches_tracked"):
-                continue
-            if key.endswith("running_var"):
-                tensor.copy_(0.5 + noise.abs())
-            elif tensor.dim() == 1:
-                tensor.copy_(float(key.endswith("weight")) + 0.1 * noise)
-            else:
-                fan = max(1, int(np.prod(tensor.shape[1:])))
-                wide = "gaussian" in key or "embed" in key
-                tensor.copy_(noise * (1.0 if wide else fan**-0.5))
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    network.load_state_dict(seeded_tensors(shapes, torch.Generator().manual_seed(11)))
     raw = RawCheckpoint({}, "none", (), "memory", None, None)
     return Loaded(family_named("mobile_sam"), "vit_t", FRAME, network.eval(), raw, ())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -128,6 +130,73 @@ def test_a_graph_that_computes_something_else_is_refused(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(VerificationError):
         samrt_export.export(checkpoint, tmp_path / "x.samrt")
+
+
+def test_a_refused_bundle_is_kept_on_request_and_used_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written with its record, exit code 3; `load` refuses it, or every result says so."""
+    from samrt_export import exporter
+
+    class Shifted(exporter.TorchModel):
+        def run_encoder(self, image):  # type: ignore[no-untyped-def]
+            return {k: v + 0.05 for k, v in super().run_encoder(image).items()}
+
+    case = phantom_case("portrait")
+    monkeypatch.setattr(exporter, "TorchModel", Shifted)
+    monkeypatch.setattr(exporter, "phantom_cases", lambda: [case])
+    checkpoint, out = tmp_path / "lite.pth", tmp_path / "bad.samrt"
+    torch.save(seeded_state("lite_medsam"), checkpoint)
+    words = ["export", str(checkpoint), "-o", str(out), "--keep-refused"]
+    assert main([*words, "--no-verify"]) == 1
+    assert "cannot be left out" in capsys.readouterr().err
+    assert main([*words, "--no-cpu-form"]) == 3
+    printed = capsys.readouterr()
+    assert "bad in fp32 is refused and was kept as asked: " in printed.err.splitlines()[-1]
+    assert "equal to the checkpoint" not in printed.out
+    bundle = Bundle.open(out, verify="full")
+    assert bundle.manifest.parity is not None
+    assert bundle.manifest.parity["passed"] is False
+    figure = bundle.manifest.parity["failures"][0]
+    assert "expected" in figure
+    with pytest.raises(VerificationError, match=r"bad in fp32 is refused.*allow_refused") as caught:
+        samrt.load(out)
+    assert figure in str(caught.value)
+    with samrt.load(out, allow_refused=True) as engine:
+        assert engine.info.verification.override
+        embedding = engine.encode(case.image)
+        (answer,) = engine.decode(embedding, [case.prompts[0]])
+    assert (answer.verification, answer.warnings) == ("refused", embedding.warnings)
+    assert "was refused by its verification and is used on request" in answer.warnings[0]
+
+
+def test_a_refused_cpu_form_is_kept_and_left_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The canonical graphs are good, those in samrt's operators are said not to be."""
+    from samrt.backends.operators import library_problem
+    from samrt_export import exporter
+
+    problem = library_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    real = exporter.compare
+
+    def compare(truth: Any, candidate: Any, *rest: Any, **more: Any) -> Any:
+        record = real(truth, candidate, *rest, **more)
+        bad = candidate.info.form_effective == "cpu"
+        return replace(record, passed=False, failures=("IoU 0.1",)) if bad else record
+
+    monkeypatch.setattr(exporter, "compare", compare)
+    monkeypatch.setattr(exporter, "phantom_cases", lambda: [phantom_case("portrait")])
+    state, out = seeded_state("lite_medsam"), tmp_path / "half.samrt"
+    samrt_export.export(state, out, keep_refused=True)
+    with samrt.load(out) as engine:
+        assert engine.info.form_effective == "canonical"
+        assert "the CPU form was refused by its verification: IoU 0.1" in engine.info.form_reason
+        assert engine.info.verification.state == "passed"
+    with pytest.raises(VerificationError, match=r"IoU 0\.1"):
+        samrt.load(out, form="cpu")
 
 
 @pytest.mark.parametrize("option", ["--image-size=512", "--crop-padding=192x256"])

@@ -13,6 +13,7 @@ from importlib import import_module
 from samrt.backends._requirements import installed_version, missing_requirements
 from samrt.backends.base import Backend
 from samrt.errors import BackendUnavailableError, OptionError
+from samrt.quoting import one_line
 
 __all__ = [
     "BackendInfo",
@@ -133,9 +134,8 @@ def _create(row: BackendRow) -> Backend:
     try:
         backend_class = getattr(import_module(module_name), class_name)
     except ImportError as exc:
-        reason = " ".join(str(exc).split())
         raise BackendUnavailableError(
-            f"backend {row.name!r} is installed but cannot be imported: {reason}"
+            f"backend {row.name!r} is installed but cannot be imported: {one_line(exc)}"
         ) from exc
     backend: Backend = backend_class()
     return backend

@@ -92,9 +92,7 @@ class CompiledCache:
                 )
             with path.open("rb") as stream:
                 digest, content = stream.read(_DIGEST_BYTES), stream.read()
-        except OSError as exc:
-            if isinstance(exc, BackendError):
-                raise
+        except OSError:
             return None
         return content if hashlib.sha256(content).digest() == digest else None
 

@@ -10,14 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samrt.closing import Closing
 from samrt.errors import BackendError, OptionError
 from samrt.manifest import TensorSpec
+from samrt.quoting import one_line
 
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
@@ -33,10 +34,12 @@ __all__ = [
     "SessionOptions",
     "TensorSpec",
     "default_threads",
+    "quoted",
 ]
 
 MAX_THREADS = 256
 FORMS = ("auto", "canonical", "cpu")
+_LONGEST_QUOTATION = 300
 _DEFAULT_THREADS_AT_MOST = 8
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -51,6 +54,11 @@ def default_threads() -> int:
     from samrt.environment import physical_cores, usable_cpus
 
     return max(1, min(usable_cpus(), physical_cores() or usable_cpus(), _DEFAULT_THREADS_AT_MOST))
+
+
+def quoted(exc: Exception) -> str:
+    """What a runtime says, in one line of at most 300 characters."""
+    return one_line(exc, _LONGEST_QUOTATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,7 @@ class SessionOptions:
         return default_threads() if self.threads is None else int(self.threads)
 
 
-class Session(ABC):
+class Session(Closing):
     """One opened model. ``run`` may be called from several threads at once.
 
     Attributes:
@@ -157,7 +165,7 @@ class Session(ABC):
         owned = array.flags.owndata and array.flags.writeable and array.flags.c_contiguous
         return array if owned else np.array(array, order="C", copy=True)
 
-    def retain(self, results: Arrays) -> None:  # noqa: B027 - most runtimes have nothing to do
+    def retain(self, results: Arrays) -> None:
         """Hear that arrays of the last :meth:`run` are read-only now and will be used as inputs.
 
         A runtime with memory of its own may leave them there for the next session.
@@ -166,17 +174,6 @@ class Session(ABC):
     def close(self) -> None:
         """Free the model; closing twice is fine."""
         self._closed = True
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def _run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:

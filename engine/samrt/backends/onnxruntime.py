@@ -11,7 +11,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from samrt.backends.base import Arrays, Backend, FormChoice, Session, SessionOptions, TensorSpec
+from samrt.backends.base import (
+    Arrays,
+    Backend,
+    FormChoice,
+    Session,
+    SessionOptions,
+    TensorSpec,
+    quoted,
+)
 from samrt.backends.operators import VARIABLE, choose_form, library_path
 from samrt.environment import cpu_info
 from samrt.errors import BackendError
@@ -43,7 +51,7 @@ def registration_problem(library: str) -> str | None:
         ort.SessionOptions().register_custom_ops_library(library)
     except Exception as exc:
         name = Path(library).name
-        return f"ONNX Runtime {ort.__version__} does not load the library {name}: {_reason(exc)}"
+        return f"ONNX Runtime {ort.__version__} does not load the library {name}: {quoted(exc)}"
     return None
 
 
@@ -77,7 +85,7 @@ class OnnxRuntimeBackend(Backend):
             session = ort.InferenceSession(source, sess_options=native, providers=[_PROVIDER])
         except Exception as exc:
             raise BackendError(
-                f"ONNX Runtime {ort.__version__} cannot open model {label}: {_reason(exc)}"
+                f"ONNX Runtime {ort.__version__} cannot open model {label}: {quoted(exc)}"
             ) from exc
         if session.get_providers() != [_PROVIDER]:
             raise BackendError(
@@ -127,7 +135,7 @@ class _OrtSession(Session):
         try:
             results = session.run(self._names, dict(feeds))
         except Exception as exc:
-            raise BackendError(f"model {self.name} failed while running: {_reason(exc)}") from exc
+            raise BackendError(f"model {self.name} failed while running: {quoted(exc)}") from exc
         return {n: np.asarray(a) for n, a in zip(self._names, results, strict=True)}
 
     def close(self) -> None:
@@ -170,8 +178,3 @@ def _spec(item: Any) -> TensorSpec:
         for axis, size in enumerate(item.shape)
     )
     return TensorSpec(item.name, _DTYPES.get(item.type, item.type), shape)
-
-
-def _reason(exc: Exception) -> str:
-    text = " ".join(str(exc).split())
-    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.backends._compiled import CompiledCache, CompiledKey
-from samrt.backends.base import Arrays, Backend, Session, SessionOptions, TensorSpec
+from samrt.backends._proofs import KeptProof
+from samrt.backends.base import Arrays, Backend, Proof, Session, SessionOptions, TensorSpec, quoted
 from samrt.engines.record import model_digest
 from samrt.environment import cpu_info
 from samrt.errors import BackendError, OptionError
@@ -43,7 +44,6 @@ _DTYPES = {
     "i8": "int8",
     "boolean": "bool",
 }
-_LONGEST_REASON = 300
 _LARGEST_KEPT_FOR_CPU = 128 * 2**20
 
 
@@ -162,10 +162,19 @@ class OpenVinoBackend(Backend):
         else:
             compiled = self._compile(path, artifact.file, device, config)
             if cache and cache.writable:
-                cache.store(key, compiled.export_model().getvalue())
+                written = _written_down(compiled)
+                if written is not None:
+                    cache.store(key, written)
         self._used.append(device)
         self._check(compiled, artifact.file, config)
-        return _OpenVinoSession(artifact.file, compiled, (*artifact.inputs, *artifact.outputs))
+        named = (*artifact.inputs, *artifact.outputs)
+        about = {
+            "model": key.model_sha256,
+            "precision": artifact.precision,
+            "device": key.device,
+            "computes": hint,
+        }
+        return _OpenVinoSession(artifact.file, compiled, named, about)
 
     def _keeps(self, artifact: Artifact, device: str) -> bool:
         """Whether to keep a compiled model.
@@ -175,6 +184,26 @@ class OpenVinoBackend(Backend):
         """
         size = sum(item.bytes for item in artifact.all_files)
         return self._options.cache and (device != "CPU" or size <= _LARGEST_KEPT_FOR_CPU)
+
+    def proof(self, sessions: Mapping[str, Session]) -> Proof | None:
+        """Where a record of these sessions is kept that OpenVINO itself has earned.
+
+        On the CPU float32 is float32, whoever computes it; int8 products, and kernels of other
+        devices, are OpenVINO's own, so the record of the graphs in ONNX Runtime says little.
+        """
+        about = {
+            role: session.about
+            for role, session in sessions.items()
+            if isinstance(session, _OpenVinoSession)
+        }
+        usual = all(
+            part["precision"] != "int8" and part["device"].split()[0] == "CPU"
+            for part in about.values()
+        )
+        if usual:
+            return None
+        advice = "use another precision, or backend='onnxruntime' (--backend onnxruntime)"
+        return KeptProof(self.name, {"version": self.version(), "models": about}, advice)
 
     def device(self) -> str:
         """Devices of the sessions opened so far, as they were asked for."""
@@ -213,7 +242,7 @@ class OpenVinoBackend(Backend):
         devices = ", ".join(self._core.available_devices)
         return BackendError(
             f"OpenVINO {self.version()} cannot open model {label} on {device} (it has {devices}): "
-            f"{_reason(exc)}"
+            f"{quoted(exc)}"
         )
 
     def _check(self, compiled: Any, label: str, config: Mapping[str, Any]) -> None:
@@ -236,6 +265,15 @@ class OpenVinoBackend(Backend):
                 )
 
 
+def _written_down(compiled: Any) -> bytes | None:
+    """A compiled model as bytes; ``None`` where its device, such as AUTO, cannot do that."""
+    try:
+        content: bytes = compiled.export_model().getvalue()
+    except RuntimeError:
+        return None
+    return content
+
+
 def _config(hint: str, options: SessionOptions, device: str) -> dict[str, Any]:
     """Properties of a compiled model; those about threads are the CPU's."""
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
@@ -248,9 +286,20 @@ def _config(hint: str, options: SessionOptions, device: str) -> dict[str, Any]:
 
 
 class _OpenVinoSession(Session):
-    """A compiled model and as many requests as ever ran at once."""
+    """A compiled model and as many requests as ever ran at once.
 
-    def __init__(self, label: str, compiled: Any, named: Sequence[TensorSpec] = ()) -> None:
+    Attributes:
+        about: what its answers depend on, for models of a bundle: ``model`` (digest), ``precision``
+            of the file, ``device``, and ``computes``, the precision it was told to compute in.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        compiled: Any,
+        named: Sequence[TensorSpec] = (),
+        about: Mapping[str, str] | None = None,
+    ) -> None:
         known = {spec.name: spec for spec in named}
         super().__init__(
             label,
@@ -258,6 +307,7 @@ class _OpenVinoSession(Session):
             [_spec(port, known) for port in compiled.outputs],
         )
         self._compiled: Any = compiled
+        self.about = dict(about or {})
         self._idle: list[Any] = []
         self._lock = threading.Lock()
 
@@ -266,7 +316,7 @@ class _OpenVinoSession(Session):
         try:
             results = request.infer(dict(feeds), share_inputs=True)
         except Exception as exc:  # the request may be half done: it is not used again
-            raise BackendError(f"model {self.name} failed while running: {_reason(exc)}") from exc
+            raise BackendError(f"model {self.name} failed while running: {quoted(exc)}") from exc
         found = {spec.name: np.asarray(results[i]) for i, spec in enumerate(self.outputs)}
         with self._lock:
             if self._compiled is not None:
@@ -307,8 +357,3 @@ def _spec(port: Any, known: Mapping[str, TensorSpec]) -> TensorSpec:
         else:
             shape.append(letter if isinstance(letter, str) else f"free{axis}_{name}")
     return TensorSpec(name, _DTYPES.get(real, real), tuple(shape))
-
-
-def _reason(exc: Exception) -> str:
-    text = " ".join(str(exc).split())
-    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."

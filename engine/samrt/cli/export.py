@@ -75,6 +75,12 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--no-verify", action="store_true", help="leave out the comparison with the checkpoint"
     )
     parser.add_argument(
+        "--keep-refused",
+        action="store_true",
+        help="write also what the comparison refuses, marked so (exit code 3); it is loaded only "
+        "with --allow-refused, which every result then says",
+    )
+    parser.add_argument(
         "--no-cpu-form",
         action="store_true",
         help="leave out the encoder's second form, in samrt's own operators for ONNX Runtime",
@@ -120,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         half_io=args.half_io,
         overwrite=args.force,
         verify=not args.no_verify,
+        keep_refused=args.keep_refused,
         cpu_form=False if args.no_cpu_form else None,
         threads=args.threads,
         progress=_progress,
@@ -165,6 +172,7 @@ def _convert(args: argparse.Namespace) -> int:
         images=args.images,
         half_io=args.half_io,
         overwrite=args.force,
+        keep_refused=args.keep_refused,
         threads=args.threads,
         progress=_progress,
     )
@@ -177,8 +185,11 @@ def _report(
     print_json: Callable[[Any], None],
     say: Callable[[str], None],
 ) -> int:
-    """Print what was made."""
+    """Print what was made; the exit code."""
+    from samrt.cli._refused import report_refused, verdict_of
+
     manifest = bundle.manifest
+    refused = {p for p in bundle.precisions() if verdict_of(bundle, p).state == "refused"}
     parity: dict[str, Any] = dict(manifest.parity or {})
     facts = {
         "bundle": str(bundle.path),
@@ -197,14 +208,15 @@ def _report(
     else:
         say(f"{bundle.path}: {manifest.family} {manifest.variant}, {bundle.model_id}")
         half = parity.get("other_precisions", {}).get("fp16")
-        if half:
+        if half and "fp16" not in refused:
             say(
                 f"fp16 against {half['against'].split(',')[0]} on {half['images']} images: mask "
                 f"IoU mean {half['mask_iou_mean']:.6f}, worst {half['mask_iou_worst']:.6f}"
             )
-        if parity.get("precision") == "fp32":
+        if parity.get("precision") == "fp32" and "fp32" not in refused:
             say(
                 f"equal to the checkpoint on {parity['images']} images: mask IoU mean "
                 f"{parity['mask_iou_mean']:.6f}, worst {parity['mask_iou_worst']:.6f}"
             )
-    return 0
+    made = ("fp32", "fp16") if args.precision == "fp16" else ("fp32",)
+    return report_refused(bundle, (p for p in made if p in bundle.precisions()))

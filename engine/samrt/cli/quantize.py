@@ -21,7 +21,8 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="add int8 graphs to a bundle, calibrated on pictures",
         description="Measure the encoder of a bundle on pictures, write its linear layers and "
         "convolutions in int8, and prove on pictures that the masks stay what they were; what "
-        "is too sensitive stays float32. Nothing is written if the proof fails (exit code 3). "
+        "is too sensitive stays float32. Nothing is written if the proof fails (exit code 3), "
+        "but with --keep-refused. "
         "An interrupted run goes on where it was. Needs the extra 'export'.",
         allow_abbrev=False,
     )
@@ -65,6 +66,11 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     add("--no-resume", action="store_true", help="forget what an interrupted run has measured")
     add("--threads", type=_numbers.at_least(1), metavar="N", help="threads to use")
+    add(
+        "--keep-refused", action="store_true",
+        help="write also what the proof refuses, marked so (exit code 3); it is loaded only with "
+        "--allow-refused, which every result then says",
+    )  # fmt: skip
     add("--force", action="store_true", help="replace int8 graphs, or a bundle, that are there")
     add("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
@@ -73,6 +79,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from samrt.bundle import find_model
+    from samrt.cli._refused import report_refused
     from samrt.errors import BackendUnavailableError, OptionError
 
     if args.images is None and not args.weights_only:
@@ -101,11 +108,12 @@ def run(args: argparse.Namespace) -> int:
         out=args.output,
         options=options,
         overwrite=args.force,
+        keep_refused=args.keep_refused,
         resume=not args.no_resume,
         progress=_progress,
     )
     _report(args, bundle, options.precision)
-    return 0
+    return report_refused(bundle, (options.precision,))
 
 
 def _progress(text: str) -> None:

@@ -22,7 +22,7 @@ from samrt_export.precision.half import HALF_MAX, HalfGraph
 from samrt_export.precision.islands import MARGIN, Island, float32_keys, measured_islands
 from samrt_export.precision.ranges import RangeSession, cheap_bound, sum_session
 from samrt_export.precision.record import add_to_digest, calibration_entry, growth_in_words
-from samrt_export.precision.search import Found, in_words, search
+from samrt_export.precision.search import Found, NoHalfFormError, in_words, search
 from samrt_export.precision.stored import artifact_entry, replace_bundle
 from samrt_export.precision.trial import (
     ROLES,
@@ -58,6 +58,7 @@ def add_precision(
     reference: Predictor | None = None,
     margin: float = MARGIN,
     overwrite: bool = False,
+    keep_refused: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -79,6 +80,8 @@ def add_precision(
         reference: the truth, such as a `TorchModel`; by default the bundle's float32 graphs.
         margin: how much larger than measured a value may become, at least 1.
         overwrite: replace float16 graphs that are there, or the bundle at `out`.
+        keep_refused: write the best float16 form found even if it is not good enough, with its
+            record: `samrt.load` refuses it unless the caller insists.
         threads: threads of all runs.
         progress: is told what is done and which islands are chosen.
 
@@ -89,7 +92,8 @@ def add_precision(
         OptionError: another precision, a margin below 1, or the bundle has float16 graphs.
         ModelNotFoundError, BundleError: no such bundle, or it is damaged.
         ImageError: no pictures in the folder, or a damaged one.
-        VerificationError: no float16 form of this model is good enough; nothing is changed.
+        VerificationError: no float16 form of this model is good enough; nothing is changed. Or
+            the float32 graphs are refused, and there is no other `reference`.
         OutputError: the bundle cannot be written.
     """
     if precision != "fp16":
@@ -108,7 +112,8 @@ def add_precision(
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.fp16.", dir=target.parent))
     try:
-        made = _Addition(old, images, half_io, margin, threads, say).into(work, reference)
+        run = _Addition(old, images, half_io, margin, threads, say, keep_refused=keep_refused)
+        made = run.into(work, reference)
         return replace_bundle(made, target)
     except OSError as exc:
         if isinstance(exc, OutputError):
@@ -123,17 +128,21 @@ class _Addition:
 
     def __init__(
         self, old: Bundle, images: str | PathLike[str] | None, half_io: bool, margin: float,
-        threads: int | None, say: Progress,
+        threads: int | None, say: Progress, *, keep_refused: bool = False,
     ) -> None:  # fmt: skip
         self.old, self.images, self.half_io = old, images, half_io
         self.margin, self.threads, self.say = margin, threads, say
+        self.keep = keep_refused
         self.phantoms = phantom_cases()
         if images is not None:
             image_files(images)  # before anything long is begun
 
     def into(self, work: Path, reference: Predictor | None) -> Bundle:
         """The finished bundle in a folder of its own."""
-        with load(self.old.path, precision="fp32", threads=self.threads) as own:
+        insists = self.keep and reference is not None  # refused graphs are no truth for others
+        with load(
+            self.old.path, precision="fp32", threads=self.threads, allow_refused=insists
+        ) as own:
             return self._made(work, own, reference)
 
     def _made(self, work: Path, own: Predictor, reference: Predictor | None) -> Bundle:
@@ -154,23 +163,26 @@ class _Addition:
                 trial, quick, islands, held, few=1 if self.heavy else 2, half_io=self.half_io,
                 say=self.say,
             )  # fmt: skip
-        except VerificationError as exc:
-            halves = {role: trial.convert(role, float32_keys(islands[role])) for role in ROLES}
-            growth = self._growth(trial, halves, sessions)
-            raise VerificationError(f"{exc}; {growth_in_words(growth)}") from None
+        except NoHalfFormError as exc:
+            if not self.keep:
+                halves = {role: trial.convert(role, float32_keys(islands[role])) for role in ROLES}
+                growth = self._growth(trial, halves, sessions)
+                raise VerificationError(f"{exc}; {growth_in_words(growth)}") from None
+            self.say(f"{exc}; the best of them is kept")
+            found = exc.best
         trial.close()
         self._announce(found)
         growth = self._growth(trial, found.halves, sessions)
         truth = quick if reference is None else Reference(reference, pictures)
         built = self._write(work, found)
         emulated = self._emulated(trial, built, found, truth, growth)
-        ran = self._in_runtime(built, truth)
+        ran = self._in_runtime(built, truth, may_fail=not emulated.passed)
         entry = calibration_entry(
             found, {role: sessions[role].ranges for role in ROLES}, trial.graphs, growth, ran
         )
         entry["margin"], entry["half_io"] = self.margin, self.half_io
         entry["images"], entry["images_sha256"] = self.pictures, self.digest
-        return self._stored(built, emulated, entry)
+        return self._stored(built, emulated, entry, growth_in_words(growth))
 
     def _growth(
         self, trial: Trial, halves: Mapping[str, HalfGraph], sessions: Mapping[str, RangeSession]
@@ -274,7 +286,9 @@ class _Addition:
         growth: Mapping[str, Mapping[str, float]],
     ) -> VerificationRecord:  # fmt: skip
         """The gate: every float16 tensor rounded, all pictures."""
-        with load(built.path, precision="fp16", threads=self.threads) as own:
+        with load(
+            built.path, precision="fp16", threads=self.threads, allow_refused=True
+        ) as own:  # an older record of the same files is not asked
             info = emulated_info(own.info)
         sessions = {role: trial.emulated(role, found.halves[role]) for role in ROLES}
         predictor = predictor_of(built, info, sessions)
@@ -283,21 +297,28 @@ class _Addition:
         predictor.close()
         self.say(f"rounded: {in_words(record)}")
         if not record.passed:
-            raise VerificationError(
+            problem = (
                 f"the float16 graphs are not good enough: {'; '.join(record.failures)}; "
-                f"{growth_in_words(growth)}; nothing was written"
+                f"{growth_in_words(growth)}"
             )
+            if not self.keep:
+                raise VerificationError(f"{problem}; nothing was written")
+            self.say(f"{problem}; they are kept, marked refused")
         return record
 
-    def _in_runtime(self, built: Bundle, truth: Predictor) -> VerificationRecord:
+    def _in_runtime(self, built: Bundle, truth: Predictor, *, may_fail: bool) -> VerificationRecord:
         """The files themselves, in ONNX Runtime."""
         self.say("verifying in ONNX Runtime")
         with load(
-            built.path, precision="fp16", backend="onnxruntime", threads=self.threads
+            built.path,
+            precision="fp16",
+            backend="onnxruntime",
+            threads=self.threads,
+            allow_refused=True,
         ) as engine:
             record = compare(truth, engine, self._held()[:2], precision="fp16")
         self.say(f"ONNX Runtime: {in_words(record)}")
-        if not record.passed:
+        if not record.passed and not may_fail:
             raise VerificationError(
                 f"ONNX Runtime does not compute what the float16 graphs say: "
                 f"{'; '.join(record.failures)}; nothing was written, please report this"
@@ -305,14 +326,15 @@ class _Addition:
         return record
 
     def _stored(
-        self, built: Bundle, record: VerificationRecord, entry: Mapping[str, Any]
+        self, built: Bundle, record: VerificationRecord, entry: Mapping[str, Any], growth: str
     ) -> Bundle:
         target = built.path / MANIFEST_NAME
         document = json.loads(target.read_text("utf-8"))
         document["calibration"] = {**(document.get("calibration") or {}), "fp16": dict(entry)}
-        document["parity"] = parity_with(
-            document.get("parity"), record.as_dict(), built.manifest.precision
-        )
+        figures = record.as_dict()
+        if not record.passed:
+            figures["first_wrong"] = growth
+        document["parity"] = parity_with(document.get("parity"), figures, built.manifest.precision)
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         target.write_text(f"{text}\n", "utf-8")
         return Bundle.open(built.path)

@@ -20,7 +20,7 @@ from samrt_export.precision.islands import Island, float32_keys
 from samrt_export.precision.trial import ROLES, Trial
 from samrt_export.verify import THRESHOLDS, Case, Thresholds, VerificationRecord, compare
 
-__all__ = ["SCORE_ERROR", "TARGET", "Contribution", "Found", "search"]
+__all__ = ["SCORE_ERROR", "TARGET", "Contribution", "Found", "NoHalfFormError", "search"]
 
 # What is sought leaves a fifth of the deviation that the gate allows for pictures not yet seen.
 _ROOM = 0.8
@@ -63,6 +63,18 @@ class Found:
     rounds: list[str] = field(default_factory=list)
 
 
+class NoHalfFormError(VerificationError):
+    """No float16 form of a model is good enough.
+
+    Attributes:
+        best: of those that were tried, the one with the highest mean mask IoU.
+    """
+
+    def __init__(self, message: str, best: Found) -> None:
+        super().__init__(message)
+        self.best = best
+
+
 def search(
     trial: Trial,
     reference: Predictor,
@@ -85,7 +97,7 @@ def search(
         say: is told what is found.
 
     Raises:
-        VerificationError: even with most blocks in float32 the answers are not good enough.
+        NoHalfFormError: even with most blocks in float32 the answers are not good enough.
     """
     chosen = {role: list(islands[role]) for role in ROLES}
     first = _measure(trial, reference, chosen, cases, half_io)
@@ -102,6 +114,7 @@ def search(
     }
     errors = _contributions(trial, reference, chosen, blocks, list(cases)[:few], say)
     tried: set[tuple[str, str]] = set()
+    best = first
     for share in SHARES:
         worst = _worst(errors, share)
         if {(c.role, c.group) for c in worst} == tried:
@@ -116,10 +129,14 @@ def search(
         if good_enough(found.record):
             found.contributions, found.rounds = errors, rounds
             return found
-    raise VerificationError(
+        if found.record.masks.iou_mean > best.record.masks.iou_mean:
+            best = found
+    best.contributions, best.rounds = errors, rounds
+    raise NoHalfFormError(
         f"no float16 form of this model is good enough: {'; '.join(rounds)}; needed are a mean "
         f"mask IoU of {TARGET.mask_iou_mean:g} and a worst of {TARGET.mask_iou_worst:g}; stay with "
-        "fp32, or give pictures of your own with --images if its masks are empty on the built-in"
+        "fp32, or give pictures of your own with --images if its masks are empty on the built-in",
+        best,
     )
 
 

@@ -28,7 +28,7 @@ from samrt_export.quantize.cpu_form import add_int8_form
 from samrt_export.quantize.layers import CONVS, ConvChoice, Layer, find_layers
 from samrt_export.quantize.pictures import PictureSet, choose_pictures
 from samrt_export.quantize.record import int8_entry, weights_entry
-from samrt_export.quantize.search import Attempt, search
+from samrt_export.quantize.search import Attempt, NoInt8FormError, search
 from samrt_export.quantize.statistics import STATE_FORMAT, Statistics
 from samrt_export.quantize.write import to_int8, to_int8_weights
 from samrt_export.verify import Case, VerificationRecord, compare, parity_with
@@ -90,6 +90,7 @@ def quantize(
     out: str | PathLike[str] | None = None,
     options: QuantizeOptions | None = None,
     overwrite: bool = False,
+    keep_refused: bool = False,
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -110,6 +111,8 @@ def quantize(
         out: write a bundle of another name and leave this one as it is.
         options: see `QuantizeOptions`.
         overwrite: replace int8 graphs that are there, or the bundle at `out`.
+        keep_refused: write the best int8 form found even if it is not good enough, with its
+            record: `samrt.load` refuses it unless the caller insists.
         resume: go on with what an interrupted run has left.
         progress: is told what is done.
 
@@ -120,7 +123,8 @@ def quantize(
         OptionError: no pictures given, nothing to quantise, graphs are there, bad options.
         ModelNotFoundError, BundleError: no such bundle, or it is damaged.
         ImageError: no pictures in the folder, or a damaged one.
-        VerificationError: no int8 form of this model is good enough; nothing is changed.
+        VerificationError: no int8 form of this model is good enough; nothing is changed. Or its
+            float32 graphs are refused themselves.
         OutputError: the bundle or the calibration's state cannot be written.
     """
     options = options or QuantizeOptions()
@@ -138,7 +142,7 @@ def quantize(
     if "fp32" not in old.precisions():
         raise OptionError(f"{old.path} has no fp32 graphs to convert: export its checkpoint again")
     say = progress or (lambda text: None)
-    run = _Quantisation(old, images, options, resume, say)
+    run = _Quantisation(old, images, options, resume, say, keep_refused=keep_refused)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.int8.", dir=target.parent))
@@ -161,9 +165,9 @@ class _Quantisation:
 
     def __init__(
         self, old: Bundle, images: str | PathLike[str] | None, options: QuantizeOptions,
-        resume: bool, say: Progress,
+        resume: bool, say: Progress, *, keep_refused: bool = False,
     ) -> None:  # fmt: skip
-        self.old, self.options, self.say = old, options, say
+        self.old, self.options, self.say, self.keep = old, options, say, keep_refused
         self.threads, self.precision = options.threads, options.precision
         encoder = old.artifact("encoder", "fp32")
         self.heavy = encoder.total_bytes > HEAVY_BYTES
@@ -207,15 +211,11 @@ class _Quantisation:
         before = {role: self.old.artifact(role, "fp32").total_bytes for role in ROLES}
         built = self._write(work, builders, self.options.alone)
         record = self._judge(built, own)
-        if not record.passed:
-            raise VerificationError(
-                f"the int8 weights are not good enough: {'; '.join(record.failures)}; "
-                f"{self._explosion(built)}; nothing was written"
-            )
+        where = self._found_wanting(built, record, "int8 weights are")
         entry = weights_entry(
             before, {role: built.artifact(role, self.precision).total_bytes for role in ROLES}
         )
-        return self._stored(built, record, entry)
+        return self._stored(built, record, entry, where)
 
     def _int8(self, work: Path, own: Predictor, trial: Trial) -> Bundle:
         graph = trial.graphs["encoder"]
@@ -234,21 +234,20 @@ class _Quantisation:
                 attempt, graph, choices, quick, held, few=self.few,
                 by_block=self.heavy, say=self.say,
             )  # fmt: skip
-        except VerificationError as exc:
-            where = self._explosion(self._write(work, {"encoder": to_int8(graph, choices)}, False))
-            raise VerificationError(f"{exc}; {where}; nothing was written") from None
+        except NoInt8FormError as exc:
+            if not self.keep:
+                ruined = self._write(work, {"encoder": to_int8(graph, choices)}, False)
+                told = f"{exc}; {self._explosion(ruined)}; nothing was written"
+                raise VerificationError(told) from None
+            self.say(f"{exc}; the best of them is kept")
+            found = exc.best
         builder = to_int8(graph, found.kept)
         built = self._write(work, {"encoder": builder}, self.options.alone)
         record = self._judge(built, quick)
-        if not record.passed:
-            where = self._explosion(built)
-            raise VerificationError(
-                f"the int8 encoder is not good enough: {'; '.join(record.failures)}; {where}; "
-                "nothing was written"
-            )
+        where = self._found_wanting(built, record, "int8 encoder is")
         exact = attempt.against_graph(builder, held[:1])
         entry = int8_entry(found, left, self.options, exact)
-        stored = self._stored(built, record, entry)
+        stored = self._stored(built, record, entry, where)
         return add_int8_form(
             stored, self.old, quick, self._cases, work, threads=self.threads, say=self.say
         )
@@ -304,13 +303,28 @@ class _Quantisation:
         """The gate: the files themselves in ONNX Runtime, on all pictures."""
         self.say("verifying in ONNX Runtime")
         with load(
-            built.path, precision=self.precision, backend="onnxruntime", threads=self.threads
-        ) as engine:
+            built.path, precision=self.precision, backend="onnxruntime", threads=self.threads,
+            allow_refused=True,
+        ) as engine:  # fmt: skip # an older record of the same files is not asked
             record = compare(
                 truth, engine, self._cases(), precision=self.precision, progress=self.say
             )
         self.say(f"{self.precision}: {in_words(record)}")
         return record
+
+    def _found_wanting(self, built: Bundle, record: VerificationRecord, what: str) -> str | None:
+        """Where graphs that are kept although they are refused go wrong; ``None``: they pass.
+
+        Raises VerificationError if they are not to be kept.
+        """
+        if record.passed:
+            return None
+        where = self._explosion(built)
+        text = f"the {what} not good enough: {'; '.join(record.failures)}; {where}"
+        if not self.keep:
+            raise VerificationError(f"{text}; nothing was written")
+        self.say(f"{text}; kept, marked refused")
+        return where
 
     def _explosion(self, built: Bundle) -> str:
         """Where the error explodes in graphs that are not good enough."""
@@ -340,7 +354,9 @@ class _Quantisation:
         document["artifacts"] = kept
         return write_bundle(work / "bundle.samrt", document, files)
 
-    def _stored(self, built: Bundle, record: VerificationRecord, entry: dict[str, Any]) -> Bundle:
+    def _stored(
+        self, built: Bundle, record: VerificationRecord, entry: dict[str, Any], where: str | None
+    ) -> Bundle:
         target = built.path / MANIFEST_NAME
         document = json.loads(target.read_text("utf-8"))
         pictures = self.pictures
@@ -350,8 +366,7 @@ class _Quantisation:
             entry["held_out"] = pictures.held_out
         calibration = {**(document.get("calibration") or {}), self.precision: entry}
         document["calibration"] = calibration
-        document["parity"] = parity_with(
-            document.get("parity"), record.as_dict(), built.manifest.precision
-        )
+        figures = record.as_dict() | ({} if where is None else {"first_wrong": where})
+        document["parity"] = parity_with(document.get("parity"), figures, built.manifest.precision)
         target.write_text(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n", "utf-8")
         return Bundle.open(built.path)

@@ -30,7 +30,7 @@ from samrt_export.quantize.choose import Choice
 from samrt_export.quantize.write import to_int8
 from samrt_export.verify import THRESHOLDS, Case, Thresholds, VerificationRecord, compare
 
-__all__ = ["TARGET", "Attempt", "Found", "Sensitivity", "failed", "search"]
+__all__ = ["TARGET", "Attempt", "Found", "NoInt8FormError", "Sensitivity", "failed", "search"]
 
 # What is sought leaves a fifth of the deviation that the gate allows for pictures not yet seen.
 _ROOM = 0.8
@@ -69,6 +69,18 @@ class Found:
     record: VerificationRecord
     sensitivities: list[Sensitivity] = field(default_factory=list)
     rounds: list[str] = field(default_factory=list)
+
+
+class NoInt8FormError(VerificationError):
+    """No int8 form of a model is good enough.
+
+    Attributes:
+        best: of those that were tried, the one with the highest mean mask IoU.
+    """
+
+    def __init__(self, message: str, best: Found) -> None:
+        super().__init__(message)
+        self.best = best
 
 
 class Attempt:
@@ -143,7 +155,7 @@ def search(
         say: is told what is found.
 
     Raises:
-        VerificationError: no selection of layers is good enough.
+        NoInt8FormError: no selection of layers is good enough.
     """
     first = attempt.record(to_int8(graph, choices), reference, cases)
     rounds = [f"{len(choices)} layers in int8: {in_words(first)}"]
@@ -154,6 +166,7 @@ def search(
     telling = sorted(cases, key=lambda case: not first.masks.worst_case.startswith(case.name))
     errors = _sensitivities(attempt, graph, units, reference, telling[:few], say)
     tried: set[str] = set()
+    best = Found(list(choices), [], first, errors, rounds)
     for share in SHARES:
         worst = {item.unit for item in _worst(errors, share)}
         if worst == tried or len(worst) == len(units):
@@ -163,13 +176,16 @@ def search(
         record = attempt.record(to_int8(graph, kept), reference, cases)
         rounds.append(f"{len(kept)} of {len(choices)} layers in int8: {in_words(record)}")
         say(rounds[-1])
+        returned = [c.layer.key for unit in worst for c in units[unit]]
         if record.passed:
-            returned = [c.layer.key for unit in worst for c in units[unit]]
             return Found(kept, returned, record, errors, rounds)
-    raise VerificationError(
+        if record.masks.iou_mean > best.record.masks.iou_mean:
+            best = Found(kept, returned, record, errors, rounds)
+    raise NoInt8FormError(
         f"no int8 form of this model is good enough: {'; '.join(rounds)}; needed are a mean mask "
         f"IoU of {TARGET.mask_iou_mean:g} and a worst of {TARGET.mask_iou_worst:g}; calibrate on "
-        "more pictures like those that will be segmented, or use fp16 or int8-weights"
+        "more pictures like those that will be segmented, or use fp16 or int8-weights",
+        best,
     )
 
 

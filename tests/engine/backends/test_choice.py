@@ -15,8 +15,6 @@ from samrt.backends import BackendRow, register_backend
 from samrt.backends.choice import choose_backend, remember_times
 from samrt.bundle import Bundle
 
-Remember = Callable[..., Path]
-
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

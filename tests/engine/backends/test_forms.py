@@ -21,8 +21,6 @@ from samrt.cli import main
 from samrt.errors import BackendError, BundleError, OptionError
 from samrt.manifest import parse_manifest
 
-Edit = Callable[[dict[str, Any]], None]
-
 
 def add_form(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The document with a second encoder for ONNX Runtime."""

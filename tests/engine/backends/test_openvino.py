@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -142,75 +141,6 @@ def test_float32_is_asked_for_and_a_runtime_that_does_otherwise_is_refused(
         monkeypatch.setattr(backend, "_compile", lie)
         with pytest.raises(BackendError, match=text):
             backend.open_artifact(bundle, bundle.artifact("encoder"), OPTIONS)
-
-
-def test_later_runs_leave_earlier_results_alone(
-    encoder: Session, tensor: NDArray[np.float32]
-) -> None:
-    first = encoder.run({"image": tensor})
-    kept = {name: array.copy() for name, array in first.items()}
-    second = encoder.run({"image": -tensor})
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, kept[name])
-        assert not np.shares_memory(array, second[name])
-        assert array.flags.writeable
-        assert not np.array_equal(array, second[name])
-
-
-def test_several_threads_may_run_at_once(encoder: Session) -> None:
-    inputs = [np.full((1, 3, 64, 64), k / 8, np.float32) for k in range(8)]
-    alone = [encoder.run({"image": x})["high_res_s2"] for x in inputs]
-    together: dict[int, NDArray[Any]] = {}
-
-    def work(k: int) -> None:
-        for _ in range(5):
-            together[k] = encoder.run({"image": inputs[k]})["high_res_s2"]
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for k, expected in enumerate(alone):
-        np.testing.assert_array_equal(together[k], expected)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x08" * 50])
-def test_no_model_gives_one_clear_line(
-    backend: OpenVinoBackend, tmp_path: Path, content: bytes
-) -> None:
-    path = tmp_path / "broken.onnx"
-    path.write_bytes(content)
-    with pytest.raises(BackendError, match=r"cannot open model broken\.onnx on CPU") as caught:
-        backend.create(path, OPTIONS)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(BackendError, match="cannot open model from memory"):
-        backend.create(content, OPTIONS)
-
-
-def test_content_in_memory_gives_the_same(
-    backend: OpenVinoBackend, encoder: Session, bundle_path: Path, tensor: NDArray[np.float32]
-) -> None:
-    other = backend.create((bundle_path / "encoder.onnx").read_bytes(), OPTIONS)
-    expected = encoder.run({"image": tensor})
-    for name, array in other.run({"image": tensor}).items():
-        np.testing.assert_array_equal(array, expected[name])
-
-
-def test_nan_never_gets_out(encoder: Session, tensor: NDArray[np.float32]) -> None:
-    tensor[0, 0, 0, 0] = np.nan
-    with pytest.raises(BackendError, match="computed NaN or infinity in 'image_embeddings'"):
-        encoder.run({"image": tensor})
-
-
-def test_closing_frees_the_model(encoder: Session, tensor: NDArray[np.float32]) -> None:
-    encoder.run({"image": tensor})
-    encoder.close()
-    encoder.close()
-    assert encoder._compiled is None  # type: ignore[attr-defined]
-    assert encoder._idle == []  # type: ignore[attr-defined]
-    with pytest.raises(BackendError, match="is closed"):
-        encoder.run({"image": tensor})
 
 
 def test_a_device_that_is_not_there_is_named(

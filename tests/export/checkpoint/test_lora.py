@@ -161,8 +161,9 @@ def test_peft_on_q_and_v(base: State, flat: State) -> None:
         path = f"base_model.model.image_encoder.blocks.{k // 2}.attn.{'qv'[k % 2]}"
         adapter[f"{path}.lora_A.weight"] = flat[f"w_a_{k:03d}"]
         adapter[f"{path}.lora_B.weight"] = flat[f"w_b_{k:03d}"]
-    merged = merge_lora(base, adapter, alpha=float(RANK))
-    for name, tensor in merge_lora(base, flat).items():
+    merged, other = merge_lora(base, adapter, alpha=float(RANK)), merge_lora(base, flat)
+    assert set(merged) == set(other) == set(base)
+    for name, tensor in other.items():
         assert torch.equal(merged[name], tensor)
 
 

@@ -69,6 +69,11 @@ def session(model: onnx.ModelProto) -> Callable[[F32], dict[str, F32]]:
     return lambda image: dict(zip(names, run.run(None, {"image": image}), strict=True))
 
 
+def run(model: onnx.ModelProto, image: Tensor) -> Tensor:
+    """The embedding of an image."""
+    return torch.from_numpy(session(model)(image.numpy())["image_embeddings"])
+
+
 def deviation(got: NDArray[Any], expected: NDArray[Any]) -> float:
     """rms(difference) / std(expected), the measure of the golden vectors."""
     assert got.shape == expected.shape

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import shape_inference
@@ -26,6 +26,8 @@ from samrt_export.nets.vit import (
     checkpoint_shapes,
     relative_table,
 )
+
+from .conftest import build, run
 
 SMALL = VitConfig(
     dim=32, depth=3, heads=2, global_blocks=(1,), image_size=(128, 96), window=5, out_chans=16
@@ -66,17 +68,7 @@ def image_of(cfg: VitConfig) -> Tensor:
 
 
 def graph_of(encoder: ImageEncoderViT, **options: Any) -> onnx.ModelProto:
-    cfg = encoder.cfg
-    g = GraphBuilder("encoder")
-    g.input("image", (1, 3, *cfg.image_size))
-    embedding = emit_vit(g, encoder, "image", **options)
-    g.output(embedding, "image_embeddings", (1, cfg.out_chans, *cfg.grid))
-    return g.model("0")
-
-
-def run(model: onnx.ModelProto, image: Tensor) -> Tensor:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    return build(partial(emit_vit, **options), encoder, encoder.cfg.image_size)
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

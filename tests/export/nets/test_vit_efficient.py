@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from samrt_export.graph import GraphBuilder
 from samrt_export.graphs import blocks, vit_attention
 from samrt_export.graphs.efficient_vit import emit_efficient_vit
 from samrt_export.nets.efficient_vit import Attention, EfficientSamEncoder, EfficientVitConfig
+
+from .conftest import build, run
 
 SMALL = EfficientVitConfig(
     dim=24, heads=3, depth=2, image_size=(96, 160), out_chans=16, pretrain_tokens=25
@@ -37,17 +37,7 @@ def make(cfg: EfficientVitConfig) -> EfficientSamEncoder:
 
 
 def graph_of(encoder: EfficientSamEncoder, **options: Any) -> onnx.ModelProto:
-    cfg = encoder.cfg
-    g = GraphBuilder("encoder")
-    g.input("image", (1, 3, *cfg.image_size))
-    embedding = emit_efficient_vit(g, encoder, "image", **options)
-    g.output(embedding, "image_embeddings", (1, cfg.out_chans, *cfg.grid))
-    return g.model("0")
-
-
-def run(model: onnx.ModelProto, image: Tensor) -> Tensor:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    return build(partial(emit_efficient_vit, **options), encoder, encoder.cfg.image_size)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from samrt_export.loading import Loaded, RawCheckpoint  # noqa: E402
 from samrt_export.nets import vit  # noqa: E402
 from samrt_export.nets.vit_config import VitConfig  # noqa: E402
 from samrt_export.reference_model import TorchModel  # noqa: E402
+from samrt_export.seeded import seeded_tensors  # noqa: E402
 
 SIDE, DIM, OUTLIER, CHANNEL = 256, 96, 1400.0, 7
 SMALL = VitConfig(dim=DIM, depth=4, heads=3, global_blocks=(1, 3), window=7)
@@ -33,16 +34,8 @@ def seeded_network(seed: int = 5) -> Loaded:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(vit.VIT_PRESETS, "sam_vit_b", SMALL)
         network = family.build("vit_b", frame)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for key, tensor in network.state_dict().items():
-            noise = torch.randn(tensor.shape, generator=generator)
-            if tensor.dim() == 1:
-                tensor.copy_(float(key.endswith("weight")) + 0.1 * noise)
-            else:
-                fan = max(1, int(np.prod(tensor.shape[1:])))
-                wide = "gaussian" in key or "embed" in key
-                tensor.copy_(noise * (1.0 if wide else fan**-0.5))
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    network.load_state_dict(seeded_tensors(shapes, torch.Generator().manual_seed(seed)))
     raw = RawCheckpoint({}, "none", (), "memory", None, None)
     return Loaded(family, "vit_b", frame, network.eval(), raw, ())
 

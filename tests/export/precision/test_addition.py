@@ -164,6 +164,39 @@ def test_what_is_not_good_enough_changes_nothing(
     assert [p.name for p in copied.parent.iterdir()] == ["small.samrt"]
 
 
+def test_what_is_refused_is_kept_on_request(copied: Path, few_phantoms: None) -> None:
+    """Another network as the truth refuses it; the record, the words, and the override."""
+    truth = truth_of(seeded_network(seed=8), Bundle.open(copied))
+    lines: list[str] = []
+    made = add_precision(copied, reference=truth, keep_refused=True, progress=lines.append)
+    assert any("not good enough" in line and "kept, marked refused" in line for line in lines)
+    assert made.precisions() == ("fp32", "fp16")
+    record = made.manifest.parity["other_precisions"]["fp16"]  # type: ignore[index]
+    assert record["passed"] is False
+    assert "the error grows" in record["first_wrong"]
+    text = r"small in fp16 is refused.*mask IoU 0\.\d+, at least 0\.9.*the error grows.*allow_ref"
+    with pytest.raises(VerificationError, match=text):
+        samrt.load(copied, precision="fp16")
+    image = np.zeros((64, 64, 3), np.uint8)
+    with samrt.load(copied, precision="fp16", allow_refused=True) as engine:
+        answer = engine.decode(engine.encode(image), [samrt.Prompt(box=(4, 4, 60, 40))])[0]
+    assert answer.verification == "refused"
+    assert "is used on request" in answer.warnings[0]
+
+
+def test_the_best_form_is_kept_where_none_meets_the_target(
+    copied: Path, few_phantoms: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SHARES", ())
+    monkeypatch.setattr(search, "SCORE_ERROR", 0.0)
+    monkeypatch.setattr(search, "_contributions", lambda *_: [])
+    lines: list[str] = []
+    made = add_precision(copied, keep_refused=True, progress=lines.append)
+    assert any("no float16 form" in line and "the best of them is kept" in line for line in lines)
+    with samrt.load(made.path, precision="fp16") as engine:  # the gate has the last word
+        assert engine.info.verification.state == "passed"
+
+
 def test_the_gate_is_the_network_given_as_reference(copied: Path, few_phantoms: None) -> None:
     """Another network as the truth: refused, with how the error grows; nothing is written."""
     before = content(copied)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,9 @@ from samrt_export.graph import GraphBuilder
 from samrt_export.precision import FloatGraph
 
 from ..precision.conftest import few_cases, make_bundle  # noqa: F401 - fixtures
+from ..precision.graphs import stored
 
 F32 = NDArray[np.float32]
-
-
-def stored(
-    g: GraphBuilder, folder: Path, outputs: Mapping[str, tuple[int | str, ...]]
-) -> FloatGraph:
-    """The finished graph, read back from its file; tensor -> shape are its outputs."""
-    for number, (tensor, shape) in enumerate(outputs.items()):
-        g.output(tensor, f"y{number}", shape)
-    return FloatGraph(g.write(folder / "g.onnx", "test")[0])
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> F32:

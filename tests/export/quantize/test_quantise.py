@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,7 +108,9 @@ def test_the_same_file_in_openvino(
     pytest.importorskip("openvino")
     with (
         samrt.load("tiny", precision="fp32") as truth,
-        samrt.load(tiny8[0].path, precision="int8", backend="openvino") as engine,
+        samrt.load(
+            tiny8[0].path, precision="int8", backend="openvino", allow_refused=True
+        ) as engine,
     ):
         record = compare(truth, engine, few_cases, precision="int8")
     assert record.masks.iou_mean >= 0.98, record.failures
@@ -181,21 +184,89 @@ def test_layers_return_until_the_target_is_met(
     assert record["mask_iou_mean"] >= 0.98
 
 
-def test_what_is_not_good_enough_changes_nothing(
-    copied: Path, folder: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """Exit code 3, and where it went wrong."""
-    before = content(copied)
+@pytest.fixture
+def ruined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One layer's clip is far too small, and the search gives up at once."""
     monkeypatch.setattr(search, "SHARES", ())
     monkeypatch.setattr(search, "_sensitivities", lambda *_: [])
     real = quantise.choose
 
-    def ruined(graph: Any, layer: Any, statistics: Any, **options: Any) -> Choice:
+    def choose(graph: Any, layer: Any, statistics: Any, **options: Any) -> Choice:
         found = real(graph, layer, statistics, **options)
         return replace(found, clip=found.clip / 300) if "patch_embed" in layer.name else found
 
-    monkeypatch.setattr(quantise, "choose", ruined)
+    monkeypatch.setattr(quantise, "choose", choose)
+
+
+def test_what_is_refused_is_kept_on_request(
+    copied: Path, folder: Path, ruined: None, capsys: pytest.CaptureFixture[str],
+    few_cases: list[PhantomCase],
+) -> None:  # fmt: skip
+    """In the bundle with its record: not loaded, or loaded and every result says so."""
+    words = ["quantize", str(copied), "--images", str(folder), "--method", "max", "--no-smoothing"]
+    for more in ([], ["--force"]):  # the second time its own record is there
+        assert main([*words, "--keep-refused", *more]) == 3
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "small in int8 is refused and was kept as asked: mean mask IoU 0." in said
+        assert "patch_embed" in said.rsplit("the error grows", 1)[1]
+    bundle = Bundle.open(copied, verify="full")
+    assert bundle.precisions() == ("fp32", "int8")
+    assert bundle.manifest.parity is not None
+    record = bundle.manifest.parity["other_precisions"]["int8"]
+    assert record["passed"] is False
+    text = r"small in int8 is refused.*mean mask IoU 0\.\d+, at least 0\.98.*allow_refused=True"
+    with pytest.raises(VerificationError, match=text):
+        samrt.load(copied, precision="int8")
+    samrt.load(copied).close()  # float32 is not touched by it
+    case = few_cases[0]
+    with samrt.load(copied, precision="int8", allow_refused=True) as engine:
+        answer = engine.decode(engine.encode(case.image), [case.prompts[0]])[0]
+    assert answer.verification == "refused"
+    assert "mean mask IoU 0." in answer.warnings[0]
+
+
+def test_refused_float32_graphs_are_no_truth(copied: Path, folder: Path) -> None:
+    """What agrees with something wrong would pass."""
+    document = json.loads((copied / "manifest.json").read_text("utf-8"))
+    document["parity"] = {"precision": "fp32", "passed": False, "failures": ["IoU 0.3"]}
+    (copied / "manifest.json").write_text(json.dumps(document), "utf-8")
+    before = content(copied)
+    with pytest.raises(VerificationError, match=r"small in fp32 is refused, .*IoU 0\.3"):
+        quantize(copied, folder, options=QUICK, keep_refused=True)
+    assert content(copied) == before
+
+
+def test_the_best_form_tried_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing reaches the target: of the rounds the one with the highest mean is kept."""
+    names = ["a", "b", "c", "d"]
+    choices: Any = [SimpleNamespace(layer=SimpleNamespace(name=n, key=n)) for n in names]
+    means = {4: 0.5, 3: 0.9, 2: 0.7}
+
+    def record(kept: Any, *_: Any) -> Any:
+        masks = SimpleNamespace(iou_mean=means[len(kept)], worst_case="x")
+        return SimpleNamespace(passed=False, masks=masks)
+
+    errors = [
+        search.Sensitivity(n, (n,), e) for n, e in zip(names, (9.0, 5.0, 1.0, 0.1), strict=True)
+    ]
+    monkeypatch.setattr(search, "to_int8", lambda graph, kept: kept)
+    monkeypatch.setattr(search, "in_words", lambda record: f"mean {record.masks.iou_mean}")
+    monkeypatch.setattr(search, "_sensitivities", lambda *_: errors)
+    monkeypatch.setattr(search, "SHARES", (0.5, 0.2))
+    attempt: Any = SimpleNamespace(record=record)
+    with pytest.raises(search.NoInt8FormError, match=r"mean 0\.5; 3 of 4.*mean 0\.9") as caught:
+        search.search(attempt, None, choices, None, [], few=1, by_block=False, say=lambda _: None)
+    best = caught.value.best
+    assert [choice.layer.name for choice in best.kept] == ["b", "c", "d"]
+    assert (best.returned, best.record.masks.iou_mean) == (["a"], 0.9)
+    assert (best.sensitivities, len(best.rounds)) == (errors, 3)
+
+
+def test_what_is_not_good_enough_changes_nothing(
+    copied: Path, folder: Path, ruined: None, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Exit code 3, and where it went wrong."""
+    before = content(copied)
     assert main(["quantize", str(copied), "--images", str(folder), "--method", "max"]) == 3
     said = capsys.readouterr().err.splitlines()[-1]
     assert "no int8 form" in said
