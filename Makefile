@@ -84,20 +84,30 @@ ARM_CXX ?= aarch64-linux-gnu-g++
 ARM_EMULATOR ?= qemu-aarch64
 BENCH_RUNS ?= 30
 PEERS ?=
+SCALING ?=
 BENCH_JSON ?= benchmarks/results/kernels.json
 
 GOLDEN ?= ../shared/golden
 PARITY ?= --sensitivity --json benchmarks/results/parity.json
 
-.PHONY: bench native bench-kernels test-cpp test-arm arm-tools parity
+.PHONY: bench bench-scaling native bench-kernels test-cpp test-arm arm-tools parity
 
 parity: $(VENV)/.test ## every family against the outputs of its original code (GOLDEN=folder of vectors)
 	@test -f $(GOLDEN)/index.json || { echo "No golden vectors in '$(GOLDEN)': run make GOLDEN=/path parity" >&2; exit 1; }
 	@$(BIN)/python benchmarks/parity.py $(GOLDEN) $(PARITY)
 
-bench: $(VENV)/.test ## samrt beside its peers, the same weights and threads (PEERS='--model mobile_sam --runs 5'; minutes)
-	@$(PIP) install --quiet 'segment-anything==1.0' && $(PIP) install --quiet --no-deps samexporter osam imgviz cmap loguru pydantic pydantic-core annotated-types typing-inspection click
+# Without their dependencies: of these torchvision, timm and a second onnxruntime are not needed.
+PEER_PACKAGES := samexporter==0.5.0 osam==0.8.1 imgviz cmap loguru pydantic pydantic-core annotated-types typing-inspection click
+
+$(VENV)/.peers: Makefile | $(VENV)/.test
+	@$(PIP) install --quiet --no-deps segment-anything==1.0 $(PEER_PACKAGES) || $(NO_NETWORK)
+	@touch $@
+
+bench: $(VENV)/.test $(VENV)/.peers ## samrt beside its peers, the same weights and threads (PEERS='--model mobile_sam --runs 5'; minutes)
 	@$(BIN)/python benchmarks/peers.py --json benchmarks/results/peers.json $(PEERS)
+
+bench-scaling: $(VENV)/.test ## time and memory over pictures, prompts, threads, everything mode and frames (some six minutes)
+	@$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json --plot docs/scaling.svg $(SCALING)
 
 native: $(VENV)/.test ## build the C++ extension in place, for work on the sources
 	@$(PIP) install --quiet 'setuptools>=77' 'pybind11>=2.13'

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 import samrt
-from families import commit, peak_mb, picture, prompts_of
+from families import picture, prompts_of
+from machine import commit, peak_mb
 from samrt.environment import environment
 from samrt.geometry import place
 from samrt.preprocess import load_image, preprocess

@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +26,21 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from peer_models import stand_ins
+from peer_models import SIDE, export_decoder, original_decoder
 from samrt.environment import environment
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.decoder import emit_decoder, hoist, hoisted_shapes
 from samrt_export.nets.decoder import DecoderConfig, MaskDecoder, PromptConfig, PromptEncoder
 
 Feeds = dict[str, NDArray[Any]]
-SIDE, TOLERANCE = 1024.0, 1e-4
-
-
-def original() -> Any:
-    """The original's `Sam` with random weights and no image encoder."""
-    stand_ins()
-    from segment_anything import modeling
-
-    class NoEncoder(torch.nn.Module):
-        img_size = int(SIDE)
-
-    torch.manual_seed(0)
-    transformer = modeling.TwoWayTransformer(2, 256, 8, 2048)
-    return modeling.Sam(
-        NoEncoder(),
-        modeling.PromptEncoder(256, (64, 64), (1024, 1024), 16),
-        modeling.MaskDecoder(transformer_dim=256, transformer=transformer),
-    ).eval()
+TOLERANCE = 1e-4
 
 
 def export_original(sam: Any, folder: Path) -> tuple[Path, Path]:
     """The original's graph, whole and cut off at the low-resolution masks."""
-    from segment_anything.utils.onnx import SamOnnxModel
-
-    example = {
-        "image_embeddings": torch.randn(1, 256, 64, 64),
-        "point_coords": torch.rand(1, 5, 2) * SIDE,
-        "point_labels": torch.ones(1, 5),
-        "mask_input": torch.randn(1, 1, 256, 256),
-        "has_mask_input": torch.ones(1),
-        "orig_im_size": torch.tensor([SIDE, SIDE]),
-    }
     whole, cut = folder / "whole.onnx", folder / "cut.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            SamOnnxModel(sam, return_single_mask=False), tuple(example.values()), str(whole),
-            opset_version=17, input_names=list(example), dynamo=False,
-            output_names=["masks", "iou_predictions", "low_res_masks"],
-            dynamic_axes={"point_coords": {1: "points"}, "point_labels": {1: "points"}},
-        )  # fmt: skip
-    inputs = [name for name in example if name != "orig_im_size"]
+    export_decoder(sam, whole)
+    inputs = ["image_embeddings", *boxes(1)]
     onnx.utils.extract_model(str(whole), str(cut), inputs, ["low_res_masks", "iou_predictions"])
     return whole, cut
 
@@ -136,13 +101,14 @@ def measure(calls: dict[str, tuple[ort.InferenceSession, Feeds]], runs: int) -> 
 
 def main() -> int:
     """Assert the answers, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    sam = original()
+    torch.manual_seed(0)
+    sam = original_decoder()
     image = np.random.default_rng(0).standard_normal((1, 256, 64, 64)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         whole, cut = (session(str(p), args.threads) for p in export_original(sam, Path(folder)))

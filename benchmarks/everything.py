@@ -19,20 +19,21 @@ each in a process of its own, with peak memory.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parent.parent
+from machine import Others, commit, peak_mb
+
 SIDE, LEAST_IOU = 1024, 0.99
 POINTS_SWEEP, BATCH_SWEEP = (1, 4, 8, 16, 32), (1, 2, 4, 8, 16, 64)
 COMMON: dict[str, Any] = {
@@ -40,12 +41,6 @@ COMMON: dict[str, Any] = {
     "box_nms_thresh": 1.0,
     "output_mode": "uncompressed_rle",
 }
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process; not its parent's, as ru_maxrss would give."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def picture() -> NDArray[np.uint8]:
@@ -100,13 +95,7 @@ def ours(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
             engine, points_per_side=args.points, points_per_batch=args.batch, **options(folder)
         )
         engine.decode(embedding, samrt.Prompt(point_coords=[(9, 9)], point_labels=[1]))
-        start_mb, times, used = peak_mb(), [], []
-        for _ in range(args.runs):
-            start, spent = time.perf_counter(), time.process_time()
-            found = generator.find(embedding)
-            times.append(time.perf_counter() - start)
-            used.append(time.process_time() - spent)
-        figures = summary(times, used, start_mb)  # before the run lengths become Python lists
+        found, figures = timed(lambda: generator.find(embedding), args.runs)
         run_bytes = sum(counts.nbytes for counts in found.masks.counts)
         records = list(found.records("uncompressed_rle"))
         return {
@@ -126,14 +115,9 @@ def original(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     generator = original_generator(folder, args.points)
     image = picture()
     generator.predictor.set_image(image)
-    start_mb, times, used = peak_mb(), [], []
-    for _ in range(args.runs):
-        start, spent = time.perf_counter(), time.process_time()
-        records = generator.generate(image)
-        times.append(time.perf_counter() - start)
-        used.append(time.process_time() - spent)
+    records, figures = timed(lambda: generator.generate(image), args.runs)
     return {
-        **summary(times, used, start_mb),
+        **figures,
         "points_per_batch": generator.points_per_batch,
         "records": records,
     }
@@ -143,38 +127,20 @@ def original_generator(folder: Path, points: int) -> Any:
     """The original's generator around SAM's decoder and an encoder that knows the answer."""
     import torch
 
-    stub = ROOT / "tests" / "export" / "torchvision_stub.py"
-    spec = importlib.util.spec_from_file_location("torchvision_stub", stub)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"cannot read {stub}: run from a checkout")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.install()
-    from segment_anything import SamAutomaticMaskGenerator, modeling
-
     import samrt
+    from peer_models import original_decoder
     from samrt_export.seeded import seeded_state
 
     known = samrt.ImageEmbedding.load(folder / "embedding.npz").features["image_embeddings"]
     tensor = torch.from_numpy(known.copy())
 
     class Known(torch.nn.Module):
-        img_size = SIDE
-
         def forward(self, image: Any) -> Any:
             return tensor
 
-    transformer = modeling.TwoWayTransformer(2, 256, 8, 2048)
-    sam = modeling.Sam(
-        Known(),
-        modeling.PromptEncoder(256, (64, 64), (SIDE, SIDE), 16),
-        modeling.MaskDecoder(transformer_dim=256, transformer=transformer),
-    ).eval()
-    state = seeded_state("mobile_sam")
-    for part in ("prompt_encoder", "mask_decoder"):
-        prefix = f"{part}."
-        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        getattr(sam, part).load_state_dict(own)
+    sam = original_decoder(seeded_state("mobile_sam"), Known())
+    from segment_anything import SamAutomaticMaskGenerator
+
     return SamAutomaticMaskGenerator(sam, points_per_side=points, **options(folder))
 
 
@@ -183,11 +149,19 @@ def options(folder: Path) -> dict[str, Any]:
     return {**COMMON, **thresholds}
 
 
-def summary(times: list[float], used: list[float], start_mb: float) -> dict[str, Any]:
-    return {
+def timed(call: Callable[[], Any], runs: int) -> tuple[Any, dict[str, Any]]:
+    """The last result, and time and memory of the runs."""
+    start_mb, times, used, others = peak_mb(), [], [], Others()
+    for _ in range(runs):
+        start, spent = time.perf_counter(), time.process_time()
+        found = call()
+        times.append(time.perf_counter() - start)
+        used.append(time.process_time() - spent)
+    return found, {
         "wall_s": statistics.median(times),
         "wall_s_all": times,
         "processor_s": statistics.median(used),
+        "others": others.share(),
         "peak_mb": peak_mb(),
         "peak_mb_before": start_mb,
     }
@@ -305,13 +279,6 @@ def main() -> int:
     if args.json:
         args.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     return 0
-
-
-def commit() -> str | None:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

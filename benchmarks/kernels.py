@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from samrt import _kernels, reference
+from machine import commit
+from samrt import _kernels, _kernels_runs, reference, reference_runs
 from samrt.environment import environment
 
 torch: Any = None
@@ -62,6 +62,14 @@ def fitted(height: int, width: int) -> tuple[int, int]:
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
+def sam_plan(height: int, width: int) -> dict[str, Any]:
+    """How segment-anything resizes and normalises a picture."""
+    return {
+        "out_size": (FRAME, FRAME), "resized": fitted(height, width),
+        "interpolation": "bilinear_antialias", "mean": MEAN, "std": STD,
+    }  # fmt: skip
+
+
 # --- preprocess ---------------------------------------------------------------------------
 
 
@@ -82,27 +90,13 @@ def preprocess_reference(image: NDArray[np.uint8]) -> Any:
 def preprocess_case(height: int, width: int, target: float, threads: int) -> Case:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    plan = sam_plan(height, width)
 
     def ours() -> Any:
-        return _kernels.preprocess(
-            image,
-            out_size=(FRAME, FRAME),
-            resized=fitted(height, width),
-            interpolation="bilinear_antialias",
-            mean=MEAN,
-            std=STD,
-            threads=threads,
-        )
+        return _kernels.preprocess(image, threads=threads, **plan)
 
     def check(got: Any, expected: Any) -> str:
-        exact = reference.preprocess(
-            image,
-            out_size=(FRAME, FRAME),
-            resized=fitted(height, width),
-            interpolation="bilinear_antialias",
-            mean=MEAN,
-            std=STD,
-        )
+        exact = reference.preprocess(image, **plan)
         np.testing.assert_array_equal(got, exact)
         np.testing.assert_allclose(got, np.asarray(expected), rtol=0, atol=5e-7)
         return "bit-exact"
@@ -165,6 +159,43 @@ def postprocess_case(
     return Case(name, ours, lambda: upscaled_reference(logits, out) > 0.0, check, target)
 
 
+# --- masks straight to run lengths, as everything mode makes them -------------------------
+
+
+def runs_reference(logits: NDArray[np.float32], out: tuple[int, int]) -> _kernels_runs.MaskRuns:
+    """Full-size logits, then stability, masks, areas, boxes and run lengths one after the other."""
+    full = np.asarray(upscaled_reference(logits, out))
+    inner, outer = ((full > level).sum(axis=(1, 2)) for level in (1.0, -1.0))
+    masks = full > 0.0
+    areas, boxes = reference.mask_stats(masks)
+    stability = np.asarray(inner / np.maximum(outer, 1), np.float32)
+    return _kernels_runs.MaskRuns(stability, areas, boxes, list(map(reference.rle_encode, masks)))
+
+
+def runs_case(count: int, out: tuple[int, int], threads: int) -> Case:
+    one = decoder_like()[0]
+    logits = np.stack([np.roll(one, (9 * k, 17 * k), (0, 1)) for k in range(count)])
+    sizes: dict[str, Any] = {"frame": (FRAME, FRAME), "crop": fitted(*out), "out": out}
+
+    def check(got: _kernels_runs.MaskRuns, expected: _kernels_runs.MaskRuns) -> str:
+        twin = reference_runs.mask_runs(logits, **sizes)
+        equal(tuple(got[:3]), tuple(twin[:3]))
+        equal(tuple(got.counts), tuple(twin.counts))
+        np.testing.assert_allclose(got.stability, expected.stability, rtol=0, atol=1e-4)
+        sure = np.abs(np.asarray(upscaled_reference(logits, out))) > 1e-4
+        for ours, theirs, certain in zip(got.counts, expected.counts, sure, strict=True):
+            mask, wanted = (reference.rle_decode(runs, out) for runs in (ours, theirs))
+            np.testing.assert_array_equal(mask[certain], wanted[certain])
+        return "equal to its twin"
+
+    return Case(
+        f"mask_runs, {count} masks {out[0]}x{out[1]}",
+        lambda: _kernels_runs.mask_runs(logits, threads=threads, **sizes),
+        lambda: runs_reference(logits, out),
+        check,
+    )
+
+
 # --- the other kernels --------------------------------------------------------------------
 
 
@@ -188,10 +219,7 @@ def other_cases(threads: int) -> list[Case]:
     )
     counts = _kernels.rle_encode(mask[0])
     deep = np.random.default_rng(3).integers(0, 4096, (2000, 2500), dtype=np.uint16)
-    ct: dict[str, Any] = {
-        "window": (200, 3000), "out_size": (FRAME, FRAME), "resized": fitted(2000, 2500),
-        "interpolation": "bilinear_antialias", "mean": MEAN, "std": STD,
-    }  # fmt: skip
+    ct = {"window": (200, 3000), **sam_plan(2000, 2500)}
     logits = np.concatenate([noise()] * 3)
     size = "3000x4000"
     return [
@@ -238,6 +266,7 @@ def all_cases(threads: int) -> list[Case]:
         postprocess_case("noise", noise(), (1024, 1024), None, threads),
         postprocess_case("noise", noise(), (3000, 4000), None, threads),
         *other_cases(threads),
+        runs_case(4, (1024, 1024), threads),
     ]
 
 
@@ -274,23 +303,6 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
     row["ratio_of_minima"] = row["reference"]["min_ms"] / row["ours"]["min_ms"]
     row["reached"] = None if case.target is None else row["ratio"] >= case.target
     return row
-
-
-def commit() -> str | None:
-    """Short hash of the checkout, with a plus if files were changed; None outside of one."""
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def describe(threads: int) -> dict[str, Any]:

@@ -75,6 +75,29 @@ def original(name: str, checkpoint: Path) -> Any:
     return sam.eval()
 
 
+def original_decoder(state: dict[str, Any] | None = None, encoder: Any = None) -> Any:
+    """The original `Sam` with the decoder of a SAM or MobileSAM checkpoint, or a random one.
+
+    Its encoder is the caller's, or one that must not be run.
+    """
+    stand_ins()
+    from segment_anything import modeling
+
+    sam = modeling.Sam(
+        torch.nn.Identity() if encoder is None else encoder,
+        modeling.PromptEncoder(256, (64, 64), (SIDE, SIDE), 16),
+        modeling.MaskDecoder(
+            transformer_dim=256, transformer=modeling.TwoWayTransformer(2, 256, 8, 2048)
+        ),
+    )
+    for part in ("prompt_encoder", "mask_decoder") if state else ():
+        prefix = f"{part}."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        getattr(sam, part).load_state_dict(own)
+    sam.image_encoder.img_size = SIDE
+    return sam.eval()
+
+
 def picture() -> NDArray[np.uint8]:
     """A drawn slice with discs and noise, (1024, 1024, 3) uint8."""
     rng = np.random.default_rng(5)
@@ -108,7 +131,7 @@ def prepare(name: str, folder: Path) -> None:
     del state
     sam = original(name, folder / "checkpoint.pt")
     _export_encoder(sam, folder / "encoder.onnx")
-    _export_decoder(sam, folder / "decoder.onnx")
+    export_decoder(sam, folder / "decoder.onnx")
     (folder / "ready").write_text("")
 
 
@@ -121,7 +144,8 @@ def _export_encoder(sam: Any, path: Path) -> None:
         )  # fmt: skip
 
 
-def _export_decoder(sam: Any, path: Path) -> None:
+def export_decoder(sam: Any, path: Path) -> None:
+    """Write the decoder of the original as its own exporter does."""
     from segment_anything.utils.onnx import SamOnnxModel
 
     example = {

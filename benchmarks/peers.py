@@ -10,9 +10,11 @@ and logits to 1e-3 of their spread, masks with an IoU of 0.999.  A peer that ans
 that is not installed, is listed with the reason and no time.  The machine's sgemm rate is measured
 before the first and after the last row of a run; "of sgemm" is the original's number of operations
 over the time and the better of the two.  Processor time is that of all threads: where a machine has
-other work to do, it says more than wall time.
-`samexporter` and `osam` are used if they can be imported (`pip install --no-deps samexporter osam
-imgviz loguru pydantic`); osam's weights are downloads, so its code runs the traced graphs.
+other work to do, it says more than wall time.  Rows during which other programs took more than a
+tenth of the processors are marked.
+`samexporter` and `osam` are used if they can be imported (`make bench` installs them); osam's
+weights are downloads, so its code runs the traced graphs.  Both choose their threads themselves:
+on a machine with more cores than `--threads`, keep all to as many with `--before 'taskset -c 0,2'`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 
 import peer_engines as engines
 import peer_models as models
+from machine import MUCH, Others, commit, peak_mb
 
 ROOT = models.ROOT
 ROWS = ("encode", "decode 1 box", "decode 16 boxes", "box to mask")
@@ -42,12 +45,6 @@ HEAVY = {("sam", "encode")}
 
 class WrongAnswerError(Exception):
     """The answer is not the reference's."""
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process; not its parent's, as ru_maxrss would give."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def close(found: Any, wanted: Any) -> float:
@@ -106,7 +103,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         error = max(close(a, b) for a, b in zip(found, wanted["logits"], strict=False))
     elif row == "box to mask":
         error = same_mask(calls[row](), wanted["mask"])
-    times, busy = [], []
+    times, busy, others = [], [], Others()
     # A heavy call has been made once already, to get its answer.
     warm_up = 0 if (job["model"], row) in HEAVY else WARM_UP
     for turn in range(job["runs"] + warm_up):
@@ -120,6 +117,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "median_ms": statistics.median(times),
         "min_ms": min(times),
         "processor_min_ms": min(busy),
+        "others": others.share(),
         "error": error,
         "peak_mb": peak_mb(),
         "about": getattr(engine, "about", None),
@@ -163,13 +161,14 @@ def share(model: dict[str, Any], row: str, found: dict[str, Any], rate: float) -
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The rows that were asked for; what is there is written after each figure."""
-    from samrt.bench.host import commit, host, state
+    from samrt.bench.host import host, state
 
     before = shlex.split(args.before)
     base = {"threads": args.threads, "row": "", "kind": "time", "folder": str(folder)}
     rates = [ask({**base, "kind": "sgemm"}, before)]
-    about = {"commit": commit(), "threads": args.threads, "state": state(), "sgemm": rates}
-    record: dict[str, Any] = {"host": host(), "models": {}}
+    now = commit()
+    about = {"threads": args.threads, "state": state(), "sgemm": rates}
+    record: dict[str, Any] = {"host": {**host(), "commit": now}, "models": {}}
     if args.json and args.json.exists():
         record["models"] = json.loads(args.json.read_text("utf-8"))["models"]
     for name in args.model.split(","):
@@ -191,7 +190,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 say(f"{name}: {row}: {peer}")
                 runs = args.heavy_runs if (name, row) in HEAVY else args.runs
                 found = ask({**job, "row": row, "peer": peer, "runs": runs}, before)
-                entry["peers"][peer] = found
+                entry["peers"][peer] = {**found, "commit": now}
                 _rate(model, row, entry)
                 save(args, record)
     rates.append(ask({**base, "kind": "sgemm"}, before))
@@ -232,18 +231,32 @@ def table(record: dict[str, Any]) -> str:
                 for key in ("min_ms", "processor_min_ms")
             }
             load = (entry["state"]["load_average"] or [0.0])[0]
+            commits = dict.fromkeys(f.get("commit") or entry.get("commit") for f in peers.values())
             lines += [
                 "",
                 f"**{models.TITLES[name]}: {row}** ({entry['threads']} threads, sgemm "
-                f"{entry['sgemm_gflops']:.0f} GFLOP/s, commit {entry['commit']}, load average "
-                f"before {load:.1f})",
+                f"{entry['sgemm_gflops']:.0f} GFLOP/s, commit "
+                f"{' and '.join(map(str, commits))}, load average before {load:.1f})",
                 "",
                 "| engine | min ms | median ms | / best peer | processor ms | / best peer "
                 "| of sgemm | peak MB | error |",
                 "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
             ]
             lines += [_line(peer, found, best) for peer, found in peers.items()]
+            lines += disturbed(peers)
     return "\n".join(lines)
+
+
+def disturbed(peers: dict[str, Any]) -> list[str]:
+    """A remark on the rows, marked with an asterisk, that other programs have slowed down."""
+    shares = [f["others"] for f in peers.values() if is_disturbed(f)]
+    if not shares:
+        return []
+    return ["", f"\\* other programs took up to {max(shares):.0%} of the processors meanwhile"]
+
+
+def is_disturbed(found: dict[str, Any]) -> bool:
+    return (found.get("others") or 0.0) > MUCH
 
 
 def _line(peer: str, found: dict[str, Any], best: dict[str, float | None]) -> str:
@@ -255,8 +268,9 @@ def _line(peer: str, found: dict[str, Any], best: dict[str, float | None]) -> st
         return f"{found[key] / lowest:.2f}" if lowest else "-"
 
     part = found["of_sgemm"]
+    title = f"{peer} ({found['about']})" if found.get("about") else peer
     cells = [
-        f"{peer} ({found['about']})" if found.get("about") else peer,
+        title + " \\*" * is_disturbed(found),
         f"{found['min_ms']:.1f}",
         f"{found['median_ms']:.1f}",
         ratio("min_ms"),

@@ -20,17 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import samrt
+from machine import commit
 from samrt.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = ROOT / "examples" / "ct_phantom.png"
 BOX = (318.0, 293.0, 382.0, 375.0)
+Row = dict[str, dict[str, float]]
 
 
 def summary(values_ms: list[float]) -> dict[str, float]:
@@ -57,39 +60,39 @@ def check_answer(engine: samrt.Predictor) -> float:
     return iou
 
 
-def warm(engine: samrt.Predictor, runs: int) -> dict[str, dict[str, float]]:
-    """One process, five warm-up rounds each: whole images, prompts on one image, many prompts."""
-    stages: dict[str, list[float]] = {k: [] for k in ("preprocess", "encode", "file_to_mask")}
-    for i in range(runs + 5):
+def repeat(call: Callable[[], Any], whole: str, stages: Iterable[str], runs: int) -> Row:
+    """Times in ms of a call, named `whole`, and of stages of its answer; five warm-up rounds."""
+    found: dict[str, list[float]] = {name: [] for name in (*stages, whole)}
+    for turn in range(runs + 5):
         start = time.perf_counter()
-        engine.set_image(IMAGE)
-        answer = engine.predict(box=BOX, multimask_output=False)
+        answer = call()
         elapsed = (time.perf_counter() - start) * 1e3
-        if i >= 5:
-            times = answer.timings.as_dict()
-            stages["preprocess"].append(float(times["preprocess_ms"]))
-            stages["encode"].append(float(times["encode_ms"]))
-            stages["file_to_mask"].append(elapsed)
-    kinds = ("decode_prompt", "postprocess", "box_to_mask")
-    loops: dict[str, list[float]] = {k: [] for k in kinds}
-    for i in range(runs + 5):
-        start = time.perf_counter()
-        answer = engine.predict(box=BOX, multimask_output=False)
-        elapsed = (time.perf_counter() - start) * 1e3
-        if i >= 5:
-            times = answer.timings.as_dict()
-            loops["decode_prompt"].append(float(times["decode_prompt_ms"]))
-            loops["postprocess"].append(float(times["postprocess_ms"]))
-            loops["box_to_mask"].append(elapsed)
-    batch: list[float] = []
+        if turn >= 5:
+            found[whole].append(elapsed)
+            for name in stages:
+                found[name].append(float(answer.timings[f"{name}_ms"]))
+    return {name: summary(values) for name, values in found.items()}
+
+
+def warm(engine: samrt.Predictor, runs: int) -> Row:
+    """One process: whole images, prompts on one image, many prompts."""
     prompts = [samrt.Prompt(box=BOX)] * 16
-    for i in range(runs + 5):
-        start = time.perf_counter()
-        engine.predict_batch(prompts, multimask_output=False)
-        if i >= 5:
-            batch.append((time.perf_counter() - start) * 1e3)
-    rows = {**stages, **loops, "sixteen_boxes": batch}
-    return {name: summary(values) for name, values in rows.items()}
+
+    def box() -> samrt.Prediction:
+        return engine.predict(box=BOX, multimask_output=False)
+
+    def picture() -> samrt.Prediction:
+        engine.set_image(IMAGE)
+        return box()
+
+    def batch() -> Any:
+        return engine.predict_batch(prompts, multimask_output=False)
+
+    return {
+        **repeat(picture, "file_to_mask", ("preprocess", "encode"), runs),
+        **repeat(box, "box_to_mask", ("decode_prompt", "postprocess"), runs),
+        **repeat(batch, "sixteen_boxes", (), runs),
+    }
 
 
 def cold(threads: int, runs: int) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def cold(threads: int, runs: int) -> dict[str, Any]:
 
 def main() -> None:
     """Print the table; write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", type=Path)
@@ -139,9 +142,6 @@ def main() -> None:
         info = engine.info
         table = warm(engine, args.runs)
     bundle = sum(p.stat().st_size for p in Path(info.path).iterdir())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
     record = {
         "model": info.model_id,
         "backend": f"{info.backend_effective} {info.backend_version}",
@@ -153,7 +153,7 @@ def main() -> None:
         "bundle_mb": bundle / 1e6,
         "this_process_peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "environment": environment(),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit(),
         "numpy": np.__version__,
     }
     print(f"{record['model']}, {record['backend']}, {info.threads} threads, {record['image']}")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -30,13 +29,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import samrt
+from machine import commit
 from samrt.environment import environment
 from samrt_export.tiny.evaluate import jitter
 from samrt_export.tiny.metrics import dice, nsd
 
 SMALL, SEED = 0.01, 0
 FACTORS, SIDES = (2.0, 3.0, 4.0), (96, 160, 224)
-ROOT = Path(__file__).resolve().parent.parent
 Record = dict[str, Any]
 Pixels = NDArray[np.uint8]
 
@@ -174,12 +173,9 @@ def main() -> int:
     parser.add_argument("--rules", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
     record: dict[str, Any] = {
         "environment": environment(),
-        "commit": done.stdout.strip() or None,
+        "commit": commit(),
         "small": SMALL,
         "per_set": args.per_set,
         "seed": SEED,

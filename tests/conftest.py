@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -9,7 +10,9 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,18 +21,16 @@ from numpy.typing import NDArray
 
 import samrt
 
-DATA = Path(__file__).parent / "data"
+TESTS = Path(__file__).parent
+DATA = TESTS / "data"
 
 EditBundle = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def scanner() -> Any:
-    """The module ``scanner_files``; tests that want it are skipped without pydicom."""
-    pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
-    name = "samrt_tests_scanner_files"
+def _module(path: Path) -> ModuleType:
+    """A Python file as a module of its own, executed once."""
+    name = f"samrt_tests_{path.stem}"
     if name not in sys.modules:
-        path = Path(__file__).with_name("scanner_files.py")
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -37,6 +38,43 @@ def scanner() -> Any:
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def load_module() -> Callable[[Path], ModuleType]:
+    """``load_module(path)``: a Python file as a module of its own."""
+    return _module
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports a module of the folder ``benchmarks``, whose modules import each other."""
+    monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.fixture(scope="session")
+def scanner() -> Any:
+    """The module ``scanner_files``; tests that want it are skipped without pydicom."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
+    return _module(TESTS / "scanner_files.py")
+
+
+@pytest.fixture(scope="session")
+def torchvision_stub() -> ModuleType:
+    """The stand-in of ``torchvision_stub.py``, installed where torchvision is missing."""
+    pytest.importorskip("torch")
+    stub = _module(TESTS / "export" / "torchvision_stub.py")
+    stub.install()
+    return stub
+
+
+@pytest.fixture(scope="session")
+def segment_anything(torchvision_stub: ModuleType) -> ModuleType:
+    """The original package; tests that need it are skipped where it is not installed."""
+    if importlib.util.find_spec("segment_anything") is None:
+        pytest.skip("segment_anything is not installed: pip install segment-anything")
+    return importlib.import_module("segment_anything")
 
 
 def pytest_report_header() -> str:
@@ -51,12 +89,6 @@ def pytest_report_header() -> str:
     names = ("numpy", "onnxruntime", "pillow", "onnx", "torch")
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     return f"samrt {samrt.__version__} on {platform.machine()}, {packages}"
-
-
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """Folder of the committed fixtures."""
-    return DATA
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +145,20 @@ def predictor(bundle_path: Path) -> Iterator[samrt.Predictor]:
     """The committed model on one thread, without an image."""
     with samrt.load(bundle_path, threads=1) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def together() -> Callable[[Callable[[int], Any], int], list[Any]]:
+    """``together(work, count)``: ``work(k)`` in a thread for each ``k``, five times; the last
+    results. An error in a thread is raised.
+    """
+
+    def run(work: Callable[[int], Any], count: int) -> list[Any]:
+        with ThreadPoolExecutor(count) as pool:
+            turns = [pool.submit(lambda k=k: [work(k) for _ in range(5)]) for k in range(count)]
+            return [turn.result()[-1] for turn in turns]
+
+    return run
 
 
 @pytest.fixture(scope="session")

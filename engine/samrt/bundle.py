@@ -25,6 +25,7 @@ from samrt.bundle_files import file_problem, sha256_of
 from samrt.errors import BundleError, ModelNotFoundError, OptionError, OutputError
 from samrt.manifest import Manifest, parse_manifest
 from samrt.manifest_artifacts import Artifact, DataFile
+from samrt.quoting import one_line
 
 __all__ = ["Bundle", "available_models", "find_model", "sha256_of", "write_bundle"]
 
@@ -170,7 +171,7 @@ def _read_manifest(folder: Path) -> Manifest:
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, BundleError):
             raise
-        raise BundleError(f"{path} is not valid JSON: {_one_line(exc)}") from exc
+        raise BundleError(f"{path} is not valid JSON: {one_line(exc)}") from exc
     return parse_manifest(document, where=str(path))
 
 
@@ -178,10 +179,6 @@ def _fingerprint(artifact: Artifact) -> tuple[str | tuple[str, str], ...]:
     """What of an artifact enters the bundle's digest; data files only where there are some."""
     data = tuple(sorted((item.file, item.sha256) for item in artifact.data))
     return (artifact.role, artifact.precision, artifact.sha256, *data)
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())
 
 
 def models_folder() -> Path:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from samrt import _kernels
 from samrt.geometry import Placement
 from samrt.manifest import OutputSpec
-from samrt.postprocess import MaskSet, frame_and_crop
+from samrt.postprocess import MaskSet, enlargement
 
 __all__ = ["ClassMap", "class_map", "class_masks"]
 
@@ -56,16 +56,9 @@ def class_map(
         spec: the model's output rules.
         threads: threads the kernel may use, at least 1.
     """
-    frame, crop = frame_and_crop(placement, spec)
-    size = placement.input_size
-    values = _kernels.upscale_logits(
-        logits,
-        frame=frame,
-        crop=crop,
-        out=size,
-        interpolation=spec.resize_interpolation,
-        threads=threads,
-    )
+    plan = enlargement(placement, spec)
+    plan["out"] = placement.input_size
+    values = _kernels.upscale_logits(logits, **plan, threads=threads)
     labels = values.argmax(axis=0)
     # The winner's softmax probability: 1 / sum(exp(logit - highest)).
     certainty = 1.0 / np.exp(values - values.max(axis=0)).sum(axis=0, dtype=np.float64)

@@ -21,6 +21,7 @@ from typing import Any
 
 from samrt.errors import DownloadError, OutputError
 from samrt.partial import PartialFile, open_partial, part_of
+from samrt.quoting import one_line
 from samrt.transport import Opener, https_only, make_opener, open_url
 
 __all__ = ["Download", "Downloaded", "digests_of", "fetch"]
@@ -330,7 +331,7 @@ class _Transfer:
             try:
                 piece = response.read(_CHUNK)
             except (OSError, http.client.HTTPException) as exc:
-                text = " ".join(str(exc).split()) or type(exc).__name__
+                text = one_line(exc)
                 raise _BrokenOffError(f"the connection failed ({text})") from exc
             if not piece:
                 break

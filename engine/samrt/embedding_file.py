@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.errors import BundleError, OutputError
+from samrt.quoting import one_line
 from samrt.types import ImageEmbedding, Size
 
 __all__ = ["load_embedding", "save_embedding"]
@@ -111,7 +112,7 @@ def load_embedding(path: str | PathLike[str]) -> ImageEmbedding:
     except BundleError:
         raise
     except _DAMAGE as exc:
-        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
+        reason = one_line(exc, 200)
         raise BundleError(
             f"embedding {source} is damaged ({reason}): encode the image again"
         ) from exc

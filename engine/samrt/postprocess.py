@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from samrt.manifest import OutputSpec
 from samrt.types import Size
 
 __all__ = [
+    "Enlargement",
     "MaskSet",
     "Multimask",
     "empty_mask_warnings",
-    "frame_and_crop",
+    "enlargement",
     "full_size_logits",
     "make_masks",
     "mask_indices",
@@ -96,16 +97,11 @@ def make_masks(
         spec: the model's output rules.
         threads: threads the kernels may use, at least 1.
     """
-    frame, crop = frame_and_crop(placement, spec)
-    probability = spec.threshold_space == "probability"
     masks = _kernels.masks_from_logits(
         logits,
-        frame=frame,
-        crop=crop,
-        out=placement.original_size,
-        interpolation=spec.resize_interpolation,
+        **enlargement(placement, spec),
         threshold=spec.threshold,
-        probability=probability,
+        probability=spec.threshold_space == "probability",
         threads=threads,
     )
     areas, boxes = _kernels.mask_stats(masks)
@@ -120,18 +116,10 @@ def full_size_logits(
 
     Where the model thresholds probabilities, these are returned, resized as such.
     """
-    frame, crop = frame_and_crop(placement, spec)
     if spec.threshold_space == "probability":
         with np.errstate(over="ignore"):
             logits = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
-    return _kernels.upscale_logits(
-        logits,
-        frame=frame,
-        crop=crop,
-        out=placement.original_size,
-        interpolation=spec.resize_interpolation,
-        threads=threads,
-    )
+    return _kernels.upscale_logits(logits, **enlargement(placement, spec), threads=threads)
 
 
 def empty_mask_warnings(areas_px: NDArray[np.int64]) -> tuple[str, ...]:
@@ -140,16 +128,31 @@ def empty_mask_warnings(areas_px: NDArray[np.int64]) -> tuple[str, ...]:
     return tuple(f"mask {index} is empty: no pixel is above the threshold" for index in empty)
 
 
-def frame_and_crop(placement: Placement, spec: OutputSpec) -> tuple[Size, Size]:
-    """Size of the map after the first step, and of the part of it that holds the image."""
-    if spec.resize_kind == "two_step":
-        return placement.frame_size, placement.input_size
+class Enlargement(TypedDict):
+    """How low-resolution maps are brought to full size, in the kernels' words."""
+
+    frame: Size
+    crop: Size
+    out: Size
+    interpolation: str
+
+
+def enlargement(placement: Placement, spec: OutputSpec) -> Enlargement:
+    """Size of the map after the first step, the part of it that holds the image, its full size."""
     low, frame, size = spec.low_res_size, placement.frame_size, placement.input_size
-    crop = (
-        max(1, int(size[0] * low[0] / frame[0] + 0.5)),
-        max(1, int(size[1] * low[1] / frame[1] + 0.5)),
-    )
-    return low, crop
+    crop = size
+    if spec.resize_kind == "direct":
+        crop = (
+            max(1, int(size[0] * low[0] / frame[0] + 0.5)),
+            max(1, int(size[1] * low[1] / frame[1] + 0.5)),
+        )
+        frame = low
+    return {
+        "frame": frame,
+        "crop": crop,
+        "out": placement.original_size,
+        "interpolation": spec.resize_interpolation,
+    }
 
 
 def _logit_threshold(spec: OutputSpec) -> float:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from time import perf_counter
-from types import TracebackType
 
 from numpy.typing import ArrayLike
 
 from samrt import _kernels
 from samrt.admission import admit_model
 from samrt.backends.base import SessionOptions
+from samrt.closing import Closing
 from samrt.decoding import check_prompts, decode_together, group_prompts, placement_of
 from samrt.errors import BundleError, ImageError, OptionError
 from samrt.geometry import frame_warnings, place
@@ -95,7 +95,7 @@ def load(
     return predictor
 
 
-class Predictor:
+class Predictor(Closing):
     """Turns an image and prompts into masks. Get one from :func:`samrt.load`.
 
     ``encode`` and ``decode`` keep no state: both may be called from several threads at once on
@@ -347,17 +347,6 @@ class Predictor:
         self.reset_image()
         self._model.close()
         _kernels.release_memory()
-
-    def __enter__(self) -> Predictor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- inside ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from samrt.manifest import Manifest, PromptSpec
 from samrt.phantoms import PhantomCase, phantom_case
 from samrt.predictor import Predictor
 from samrt.prompts import check_prompt
+from samrt.quoting import one_line
 from samrt.types import ImageEmbedding, Prediction, Prompt, Size
 
 __all__ = [
@@ -149,7 +150,7 @@ def check_model(
                 repeated = True
                 checks.append(_repeat(predictor, case, prompts, embedding, answers, tolerance))
         except BackendError as exc:
-            checks.append(Check(f"run on {case.name}", False, " ".join(str(exc).split())))
+            checks.append(Check(f"run on {case.name}", False, one_line(exc)))
             return checks
         if case.name in expected:
             found = figures_of(embedding, answers)

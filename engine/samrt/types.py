@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samrt.errors import PromptError
+from samrt.quoting import one_line
 
 __all__ = ["Box", "ImageEmbedding", "Prediction", "Prompt", "Size", "Timings"]
 
@@ -134,7 +135,7 @@ def _array(value: ArrayLike, name: str) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as exc:
-        reason = " ".join(str(exc).split())
+        reason = one_line(exc)
         raise PromptError(f"{name} is not a regular array of numbers: {reason}") from None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from samrt_export.families import family_named
 
-__all__ = ["seeded_state"]
+__all__ = ["seeded_state", "seeded_tensors"]
 
 
 def seeded_state(name: str, variant: str | None = None, seed: int = 7) -> dict[str, Tensor]:
@@ -27,18 +29,30 @@ def seeded_state(name: str, variant: str | None = None, seed: int = 7) -> dict[s
     """
     family = family_named(name)
     chosen = family.variant_named(variant)
-    generator = torch.Generator().manual_seed(seed)
+    shapes = family.shapes(chosen, family.frame(whole=family.whole))
+    return seeded_tensors(shapes, torch.Generator().manual_seed(seed))
+
+
+def seeded_tensors(
+    shapes: Mapping[str, Sequence[int]], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Tensors for the keys of a network, drawn as :func:`seeded_state` says.
+
+    Args:
+        shapes: key -> shape, in the order in which they are drawn.
+        generator: where the values come from.
+    """
     state = {}
-    for key, shape in family.shapes(chosen, family.frame(whole=family.whole)).items():
+    for key, shape in shapes.items():
         if key.endswith("num_batches_tracked"):
-            state[key] = torch.zeros(shape, dtype=torch.int64)
+            state[key] = torch.zeros(tuple(shape), dtype=torch.int64)
         elif key.endswith("running_var"):
-            state[key] = torch.rand(shape, generator=generator) + 0.5
+            state[key] = torch.rand(tuple(shape), generator=generator) + 0.5
         elif len(shape) == 1:
             start = 1.0 if key.endswith("weight") else 0.0
-            state[key] = start + 0.1 * torch.randn(shape, generator=generator)
+            state[key] = start + 0.1 * torch.randn(tuple(shape), generator=generator)
         else:
             fan = max(1, int(np.prod(shape[1:])))
             scale = 1.0 if "gaussian" in key or "embed" in key else fan**-0.5
-            state[key] = torch.randn(shape, generator=generator) * scale
+            state[key] = torch.randn(tuple(shape), generator=generator) * scale
     return state

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper
+
+from samrt.closing import Closing
 
 __all__ = ["ALIGNMENT", "WeightStore"]
 
@@ -22,7 +23,7 @@ ALIGNMENT = 4096
 _DIGEST_BYTES = 32
 
 
-class WeightStore:
+class WeightStore(Closing):
     """A file to which tensors are added; what is there already is not written again.
 
     Attributes:
@@ -34,17 +35,6 @@ class WeightStore:
         self.path = path
         self._places: dict[tuple[int, bytes], int] = {}
         self._stream: BinaryIO = path.open("wb")
-
-    def __enter__(self) -> WeightStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Finish the file."""

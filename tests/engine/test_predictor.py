@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -368,20 +367,14 @@ def test_an_embedding_with_impossible_sizes_is_refused(ready: Predictor) -> None
 
 
 def test_several_threads_may_encode_and_decode(
-    predictor: Predictor, image: NDArray[np.uint8]
+    predictor: Predictor,
+    image: NDArray[np.uint8],
+    together: Callable[[Callable[[int], Any], int], list[Any]],
 ) -> None:
     images = [np.roll(image, 9 * k, axis=1) for k in range(4)]
     alone = [predictor.decode(predictor.encode(x), KINDS["box"])[0].logits for x in images]
-    found: dict[int, NDArray[np.float32]] = {}
-
-    def work(k: int) -> None:
-        for _ in range(5):
-            found[k] = predictor.decode(predictor.encode(images[k]), KINDS["box"])[0].logits
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for k, expected in enumerate(alone):
-        np.testing.assert_array_equal(found[k], expected)
+    found = together(
+        lambda k: predictor.decode(predictor.encode(images[k]), KINDS["box"])[0].logits, 4
+    )
+    for ours, expected in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(ours, expected)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from samrt.manifest import parse_manifest
+
+from . import family_rules
 
 NAMES = {
     "sam_vit_b": ("sam", "vit_b"),
@@ -20,20 +18,6 @@ NAMES = {
     "sam2.1_hiera_t": ("sam2", "sam2.1_hiera_t"),
 }
 """Name and variant in the registry, where they are not those of the vectors."""
-
-
-def _family_rules() -> ModuleType:
-    path = Path(__file__).with_name("family_rules.py")
-    spec = importlib.util.spec_from_file_location("family_rules", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-RULES = _family_rules()
 
 
 def registered(family: str) -> dict[str, Any]:
@@ -46,9 +30,9 @@ def registered(family: str) -> dict[str, Any]:
     return rules
 
 
-@pytest.mark.parametrize("family", list(RULES.RULES))
+@pytest.mark.parametrize("family", list(family_rules.RULES))
 def test_registry_and_checked_rules_agree(family: str) -> None:
-    checked = RULES.manifest_document(family)
+    checked = family_rules.manifest_document(family)
     document = {**checked, **registered(family)}
     ours, theirs = parse_manifest(checked), parse_manifest(document)
     assert theirs.input == ours.input

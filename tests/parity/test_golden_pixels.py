@@ -8,13 +8,10 @@ of its low-resolution logits.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,22 +26,11 @@ from samrt.postprocess import make_masks
 from samrt.preprocess import load_image, preprocess
 from samrt.types import Size
 
+from . import family_rules
+
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 
 
-def _family_rules() -> ModuleType:
-    """The module beside this one; the test folders are no packages."""
-    path = Path(__file__).with_name("family_rules.py")
-    spec = importlib.util.spec_from_file_location("family_rules", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-RULES = _family_rules()
 PICTURES = ("colour_700x523", "ct_512", "grey_96x130", "large_1440x1080")
 ROUNDED_TO_BYTES = ("medsam", "lite_medsam", "medical_sam_adapter")
 """Families with a picture of bytes on the way, besides those that share SAM's."""
@@ -72,7 +58,7 @@ def vectors(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def manifest_of(family: str) -> Manifest:
-    return parse_manifest(RULES.manifest_document(family))
+    return parse_manifest(family_rules.manifest_document(family))
 
 
 def digest(array: NDArray[Any]) -> str:
@@ -85,11 +71,11 @@ def record(family: str, name: str) -> dict[str, Any]:
 
 
 def test_no_family_is_left_out() -> None:
-    assert set(RULES.RULES) == set(families())
+    assert set(family_rules.RULES) == set(families())
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("family", "name"), vectors(RULES.RULES))
+@pytest.mark.parametrize(("family", "name"), vectors(family_rules.RULES))
 def test_encoder_input_is_bit_exact(family: str, name: str, threads: int) -> None:
     facts = record(family, name)
     spec = manifest_of(family).input
@@ -153,7 +139,7 @@ def placement_for(family: str, manifest: Manifest, size: Size) -> Placement:
     return place(size, spec.size, spec.resize_kind)
 
 
-@pytest.mark.parametrize("family", [f for f in RULES.RULES if f != "samed"])
+@pytest.mark.parametrize("family", [f for f in family_rules.RULES if f != "samed"])
 def test_masks_differ_only_at_the_threshold(family: str) -> None:
     manifest = manifest_of(family)
     cases = stored_cases(family)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.bench.job import Job, prompt_from
+from samrt.bench.job import Job, open_engine, prompt_from
 from samrt.bundle import Bundle, find_model
 from samrt.errors import VerificationError
 from samrt.gate import Thresholds, thresholds_for
@@ -17,21 +17,9 @@ from samrt.predictor import Predictor, load
 from samrt.selfcheck import canonical_feature, check_model
 from samrt.types import ImageEmbedding, Prediction, Prompt
 
-__all__ = ["ask", "check_again", "open_engine", "prompts_of", "prove"]
+__all__ = ["ask", "check_again", "prompts_of", "prove"]
 
 REFERENCE = ("onnxruntime", "fp32", "canonical")
-
-
-def open_engine(job: Job) -> Predictor:
-    """Load what a job asks for."""
-    return load(
-        job.model,
-        backend=job.backend,
-        precision=job.precision,
-        threads=job.threads,
-        allow_refused=job.allow_refused,
-        form=job.form,
-    )
 
 
 def prompts_of(job: Job) -> list[Prompt]:

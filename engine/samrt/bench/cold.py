@@ -22,19 +22,11 @@ def _run(started: float, document: dict[str, Any]) -> dict[str, Any]:
         clock.append(perf_counter())
         return (clock[-1] - clock[-2]) * 1000.0
 
-    from samrt import load
-    from samrt.bench.job import job_from, prompt_from
+    from samrt.bench.job import job_from, open_engine, prompt_from
 
     job = job_from(document)
     imported = lap()
-    with load(
-        job.model,
-        backend=job.backend,
-        precision=job.precision,
-        threads=job.threads,
-        allow_refused=job.allow_refused,
-        form=job.form,
-    ) as engine:
+    with open_engine(job) as engine:
         loaded = lap()
         embedding = engine.encode(job.image)
         prompts = [prompt_from(job.prompts[0])] if job.prompts else []
@@ -65,14 +57,9 @@ def _run(started: float, document: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     """Start, answer one prompt, say how long it took."""
-    from samrt.errors import SamrtError
+    from samrt.bench.job import report
 
-    try:
-        document: dict[str, Any] = {"result": _run(float(sys.argv[1]), json.load(sys.stdin))}
-    except SamrtError as exc:
-        document = {"error": {"kind": type(exc).__name__, "text": str(exc)}}
-    print(json.dumps(document))
-    return 0
+    return report(lambda: _run(float(sys.argv[1]), json.load(sys.stdin)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from samrt.bench.nvml import gpu_states
 from samrt.environment import environment
 
-__all__ = ["affinity", "commit", "host", "peak_rss_bytes", "state"]
+__all__ = ["affinity", "busy", "commit", "host", "peak_rss_bytes", "state"]
 
 _CPUS = Path("/sys/devices/system/cpu")
 _THERMAL = Path("/sys/class/thermal")
@@ -23,6 +24,7 @@ _SUPPLIES = Path("/sys/class/power_supply")
 _NVPMODEL_STATUS = Path("/var/lib/nvpmodel/status")
 _TIMEOUT_S = 5.0
 _TEGRASTATS_S = 0.7
+_BUSY_SHARE = 0.5
 
 
 def host() -> dict[str, Any]:
@@ -51,6 +53,22 @@ def state() -> dict[str, Any]:
         "tegrastats": _tegrastats(),
         "gpus": gpu_states(),
     }
+
+
+def busy(before: Mapping[str, Any], cpus: int | None) -> str | None:
+    """Say so if other programs were running when a :func:`state` was read.
+
+    Args:
+        before: the state before a measurement begins.
+        cpus: number of CPUs that may be used; ``None`` where that is unknown.
+
+    Returns:
+        A sentence if the load average of the last minute was above half the CPUs, else ``None``.
+    """
+    load = before["load_average"]
+    if not load or not cpus or load[0] <= _BUSY_SHARE * cpus:
+        return None
+    return f"other programs were running: load average {load[0]:.1f} on {cpus} CPUs"
 
 
 def affinity() -> list[int] | None:

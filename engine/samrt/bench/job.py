@@ -1,14 +1,25 @@
-"""What one measuring process is told, as a value that travels as JSON."""
+"""What one measuring process is told, as a value that travels as JSON, and what it answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from samrt.errors import SamrtError
+from samrt.predictor import Predictor, load
 from samrt.types import Prompt
 
-__all__ = ["SCENARIOS", "Job", "job_from", "prompt_document", "prompt_from"]
+__all__ = [
+    "SCENARIOS",
+    "Job",
+    "job_from",
+    "open_engine",
+    "prompt_document",
+    "prompt_from",
+    "report",
+]
 
 SCENARIOS = ("single-stream", "interactive", "offline", "cold-start")
 
@@ -73,6 +84,32 @@ def job_from(document: Mapping[str, Any]) -> Job:
     values["prompts"] = tuple(values["prompts"])
     values["affinity"] = tuple(values.get("affinity", ()))
     return Job(**values)
+
+
+def open_engine(job: Job) -> Predictor:
+    """Load what a job asks for."""
+    return load(
+        job.model,
+        backend=job.backend,
+        precision=job.precision,
+        threads=job.threads,
+        allow_refused=job.allow_refused,
+        form=job.form,
+    )
+
+
+def report(work: Callable[[], dict[str, Any]]) -> int:
+    """Do something and print what it gives as JSON; an error of ours is printed as well.
+
+    Returns:
+        The exit status of the process, 0: whoever started it reads what was printed.
+    """
+    try:
+        document: dict[str, Any] = {"result": work()}
+    except SamrtError as exc:
+        document = {"error": {"kind": type(exc).__name__, "text": str(exc)}}
+    print(json.dumps(document))
+    return 0
 
 
 def prompt_document(prompt: Prompt) -> dict[str, Any]:

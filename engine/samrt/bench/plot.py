@@ -12,12 +12,12 @@ import numpy as np
 from samrt.bench.report import ms, run_title
 from samrt.bench.scenarios import END_TO_END
 
-__all__ = ["svg"]
+__all__ = ["COLOURS", "svg"]
 
 _WIDTH, _ROW, _TOP, _LEFT, _PLOT = 960, 150, 60, 60, 400
 _BAR_LEFT, _BAR_WIDTH, _BINS = 540, 380, 40
 # Okabe and Ito's colours, told apart by colour-blind people too (jfly.uni-koeln.de/color).
-_COLOURS = (
+COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999",
 )  # fmt: skip
 _REST = "#333333"
@@ -34,7 +34,7 @@ def svg(document: Mapping[str, Any]) -> str:
     """
     runs = document["runs"]
     names = _stage_names(runs)
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     colours["rest"] = _REST
     height = _TOP + _ROW * len(runs) + 40
     engine = runs[0]["engine"]
@@ -118,7 +118,7 @@ def _histogram(run: Mapping[str, Any], peers: Sequence[Mapping[str, Any]], top: 
             height = tall * int(count) / most
             words = f"{ms(float(start))} to {ms(float(end))} ms: {int(count)} runs"
             left, wide = x(float(start)), x(float(end)) - x(float(start)) - 0.5
-            parts.append(_rect(left, base - height, wide, height, _COLOURS[0], words))
+            parts.append(_rect(left, base - height, wide, height, COLOURS[0], words))
     parts.append(f'<path d="M{_LEFT} {base}h{_PLOT}" stroke="#222" fill="none"/>')
     for tick in _ticks(low, high):
         parts.append(f'<path d="M{x(tick):.1f} {base}v4" stroke="#222"/>')

@@ -18,7 +18,7 @@ from typing import Any
 
 from samrt import errors
 from samrt._version import __version__
-from samrt.bench.host import host, state
+from samrt.bench.host import busy, host, state
 from samrt.bench.job import Job, prompt_document
 from samrt.bench.scenarios import END_TO_END
 from samrt.bench.stats import summary
@@ -198,10 +198,10 @@ def _remarks(job: Job, found: dict[str, Any], stages: dict[str, Any]) -> list[st
             f"the second half of the runs took {drift:.2f} times as long as the first: the machine "
             "was not steady"
         )
-    load = found["state"]["before"]["load_average"]
-    cpus = found["affinity"] and len(found["affinity"])
-    if load and cpus and load[0] > 0.5 * cpus:
-        said.append(f"other programs were running: load average {load[0]:.1f} on {cpus} CPUs")
+    cpus = len(found["affinity"]) if found["affinity"] else None
+    others = busy(found["state"]["before"], cpus)
+    if others:
+        said.append(others)
     threads = found["engine"]["threads"]
     if cpus and threads > cpus:
         said.append(f"{threads} threads share {cpus} CPUs")

@@ -96,8 +96,7 @@ def _enough(job: Job, runs: int, seconds: float) -> bool:
 
 def _together(query: Query, job: Job, samples: Samples, start: float) -> None:
     """Several threads that share one engine; the first error ends all of them."""
-    lock, numbers = threading.Lock(), count()
-    begun = 0
+    lock, begun = threading.Lock(), 0
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -106,8 +105,7 @@ def _together(query: Query, job: Job, samples: Samples, start: float) -> None:
             with lock:
                 if failures or _enough(job, begun, time.perf_counter() - start):
                     return
-                begun += 1
-                number = next(numbers)
+                number, begun = begun, begun + 1
             try:
                 times = query(number)
             except BaseException as exc:

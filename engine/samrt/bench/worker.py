@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from samrt.bench.answers import check_again, open_engine, prove
+from samrt.bench.answers import check_again, prove
 from samrt.bench.host import affinity, peak_rss_bytes, state
-from samrt.bench.job import Job, job_from
+from samrt.bench.job import Job, job_from, open_engine, report
 from samrt.bench.nvml import process_memory
 from samrt.bench.scenarios import measure
-from samrt.errors import OptionError, SamrtError
+from samrt.errors import OptionError
 
 __all__ = ["main", "time_engine"]
 
@@ -74,12 +74,7 @@ def _pin(cpus: tuple[int, ...]) -> None:
 
 def main() -> int:
     """Do what standard input says. An error of ours goes to standard output as well."""
-    try:
-        result = {"result": _work(json.load(sys.stdin))}
-    except SamrtError as exc:
-        result = {"error": {"kind": type(exc).__name__, "text": str(exc)}}
-    print(json.dumps(result))
-    return 0
+    return report(lambda: _work(json.load(sys.stdin)))
 
 
 if __name__ == "__main__":

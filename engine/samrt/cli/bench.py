@@ -79,7 +79,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--precision", type=_listed(), default=("auto",), metavar="NAME,NAME",
         help="fp32, fp16, int8 (the bundle's)",
     )  # fmt: skip
-    add("--form", metavar="NAME", help="form of the encoder: auto, canonical, cpu (auto)")
+    add("--form", metavar="NAME", help="form of the graphs: auto, canonical, cpu (auto)")
     add("--threads", type=_numbers.at_least(1), metavar="N", help="threads (all, at most 8)")
     add("--cpus", type=_cpus, default=(), metavar="0,2-3", help="run on these CPUs only (Linux)")
     add("--image", metavar="FILE", help="picture to use (a built-in one, 512 x 512)")
@@ -100,10 +100,10 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="offline: threads that send pictures at once (1)",
     )  # fmt: skip
     add(
-        "--interval-ms", type=_milliseconds, default=0.0, metavar="MS",
+        "--interval-ms", type=_not_negative, default=0.0, metavar="MS",
         help="interactive: pause before each prompt (0)",
     )  # fmt: skip
-    add("--deadline-ms", type=_milliseconds, metavar="MS", help="count the answers after this time")
+    add("--deadline-ms", type=_positive, metavar="MS", help="count the answers after this time")
     add("--allow-refused", action="store_true", help="measure what its verification has refused")
 
 
@@ -115,8 +115,8 @@ def _add_how_long(parser: argparse.ArgumentParser) -> None:
         "--least-runs", type=_numbers.at_least(3), default=64, metavar="N",
         help="runs at least (64)",
     )  # fmt: skip
-    add("--seconds", type=_seconds, default=5.0, metavar="S", help="time at least (5)")
-    add("--most-seconds", type=_seconds, default=60.0, metavar="S", help="time at most (60)")
+    add("--seconds", type=_positive, default=5.0, metavar="S", help="time at least (5)")
+    add("--most-seconds", type=_positive, default=60.0, metavar="S", help="time at most (60)")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +132,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "precision, threads and machine)",
     )  # fmt: skip
     add(
-        "--fail-above", type=_seconds, metavar="RATIO",
+        "--fail-above", type=_positive, metavar="RATIO",
         help="compare: exit code 3 if the end-to-end median is worse than this ratio",
     )  # fmt: skip
 
@@ -164,17 +164,19 @@ def _cpus(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _milliseconds(text: str) -> float:
-    value = _seconds(text) if text.strip().strip("0.") else 0.0
-    return value
-
-
-def _seconds(text: str) -> float:
+def _not_negative(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.0 < value < 1e9:
+    if not 0.0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _not_negative(text)
+    if not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
 
@@ -203,6 +205,8 @@ def _measure(args: argparse.Namespace, model: str) -> int:
 
     if args.choose and len(args.backend) < 2:
         raise OptionError("--choose needs several backends: --backend onnxruntime,openvino")
+    if args.choose and args.form:
+        raise OptionError("--choose measures what is run without options: leave --form out")
     wanted = {path for path in (args.output, args.markdown, args.plot) if path is not None}
     inputs = [Path(args.image)] if args.image else []
     check_targets(wanted, force=args.force, inputs=inputs)
@@ -240,7 +244,7 @@ def _request(args: argparse.Namespace, model: str) -> Request:
         scenario=args.scenario[0],
         image=args.image or "",
         prompts=(),
-        deadline_ms=args.deadline_ms or None,
+        deadline_ms=args.deadline_ms,
         warmup=args.warmup,
         runs=args.runs,
         least_runs=args.least_runs,

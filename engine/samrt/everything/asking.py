@@ -14,16 +14,16 @@ from samrt.everything.filters import ends_at_crop_edge, inclusive
 from samrt.everything.findings import Masks
 from samrt.everything.grid import Crop
 from samrt.everything.options import EverythingOptions
-from samrt.geometry import Placement, points_to_frame
-from samrt.manifest import OutputSpec, PromptSpec
+from samrt.geometry import Placement
+from samrt.manifest import OutputSpec
 from samrt.model import Model
-from samrt.postprocess import frame_and_crop, mask_indices
-from samrt.prompts import DecoderInput
-from samrt.types import ImageEmbedding, Size
+from samrt.postprocess import enlargement, mask_indices
+from samrt.prompts import decoder_input
+from samrt.types import ImageEmbedding, Prompt, Size
 
 __all__ = ["Clock", "ask"]
 
-_OBJECT, _PADDING = 1.0, -1.0
+_OBJECT = 1
 
 
 class Clock:
@@ -78,7 +78,8 @@ def ask(
     manifest = model.bundle.manifest
     spec, placement = manifest.output, placement_of(embedding)
     with clock.time("decode"):
-        tokens = _tokens(points, placement, manifest.prompts, spec.low_res_size)
+        prompts = [Prompt(point_coords=[point], point_labels=[_OBJECT]) for point in points]
+        tokens = decoder_input(prompts, placement, manifest.prompts, spec.low_res_size)
         logits, scores = model.run_decoder(embedding.features, tokens)
     with clock.time("masks"):
         prompt, mask = _candidates(spec, logits, scores)
@@ -114,15 +115,11 @@ def _runs(
     options: EverythingOptions,
     threads: int,
 ) -> _kernels_runs.MaskRuns:
-    frame, part = frame_and_crop(placement, spec)
     outer, inner = _levels(spec, options.stability_score_offset)
     least = options.stability_score_thresh
     return _kernels_runs.mask_runs(
         logits,
-        frame=frame,
-        crop=part,
-        out=placement.original_size,
-        interpolation=spec.resize_interpolation,
+        **enlargement(placement, spec),
         threshold=spec.threshold,
         inner=inner,
         outer=outer,
@@ -147,22 +144,6 @@ def _levels(spec: OutputSpec, offset: float) -> tuple[float, float]:
     middle = math.log(spec.threshold / (1.0 - spec.threshold))
     outer, inner = (1.0 / (1.0 + math.exp(-(middle + move))) for move in (-offset, offset))
     return min(outer, spec.threshold), max(inner, spec.threshold)
-
-
-def _tokens(
-    points: NDArray[np.float64],
-    placement: Placement,
-    spec: PromptSpec,
-    low_res_size: Size,
-) -> DecoderInput:
-    """Each point as a prompt of its own, as :func:`samrt.prompts.decoder_input` writes it."""
-    count = max(1 + int(spec.padding_point), spec.pad_to or 1)
-    coords = np.zeros((len(points), count, 2), np.float32)
-    labels = np.full((len(points), count), _PADDING, np.float32)
-    coords[:, 0] = points_to_frame(points, placement.scale)
-    labels[:, 0] = _OBJECT
-    masks = np.zeros((len(points), 1, *low_res_size), np.float32)
-    return DecoderInput(coords, labels, masks, np.zeros(len(points), np.float32))
 
 
 def _candidates(

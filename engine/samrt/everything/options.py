@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from samrt.errors import OptionError
 from samrt.everything.grid import layer_grids
+from samrt.quoting import one_line
 
 __all__ = ["OUTPUT_MODES", "EverythingOptions"]
 
@@ -128,7 +129,7 @@ def _grid(grid: ArrayLike, layer: int) -> NDArray[np.float64]:
     try:
         points = np.array(grid, np.float64)
     except (TypeError, ValueError) as exc:
-        reason = " ".join(str(exc).split())
+        reason = one_line(exc)
         raise OptionError(f"point_grids[{layer}] is no array of numbers: {reason}") from None
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise OptionError(f"point_grids[{layer}] must have shape (P, 2), got {points.shape}")

@@ -6,6 +6,7 @@ import pickletools
 from collections.abc import Iterator
 from typing import IO
 
+from samrt.quoting import one_line
 from samrt_export.checkpoint.errors import CheckpointError, listing
 
 __all__ = ["check_globals", "globals_of", "is_plain"]
@@ -96,7 +97,7 @@ def globals_of(stream: IO[bytes], where: str) -> Iterator[str]:
                 texts.append(None)
             del texts[:-2]
     except (ValueError, IndexError, OverflowError, MemoryError) as exc:
-        reason = " ".join(str(exc).split()) or type(exc).__name__
+        reason = one_line(exc)
         raise CheckpointError(
             f"{where} is damaged: its pickle cannot be read ({reason}); download or save it again"
         ) from exc

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from samrt.quoting import one_line
 from samrt_export.checkpoint.errors import CheckpointError, listing, shown
 from samrt_export.checkpoint.pickle_scan import check_globals
 
@@ -75,9 +76,9 @@ def _load(path: Path, *, mmap: bool) -> Mapping[object, object]:
             warnings.simplefilter("ignore", UserWarning)  # of odd pickle protocols
             content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as exc:  # whatever a hostile file makes of torch's reader
-        reason = " ".join(str(exc).split()) or type(exc).__name__
+        reason = shown(one_line(exc))
         raise CheckpointError(
-            f"{path.name} cannot be loaded as weights only ({shown(reason)}): {_RESAVE}, with "
+            f"{path.name} cannot be loaded as weights only ({reason}): {_RESAVE}, with "
             "torch.save(model.state_dict(), path)"
         ) from exc
     if not isinstance(content, Mapping):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from samrt_export.families.base import EMBEDDING, EmitEncoder, Frame, Network, Shapes
-from samrt_export.families.networks import Emit, on_meta, prompt_config, shapes_of
+from samrt_export.families.base import Frame, Network, Shapes
+from samrt_export.families.networks import emit_with_hoist, on_meta, prompt_config, shapes_of
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.cpu_vit import emit_cpu_efficient_vit
 from samrt_export.graphs.efficient_decoder import emit_decoder, hoist
@@ -37,21 +37,8 @@ def shapes(variant: str, frame: Frame) -> Shapes:
     return shapes_of(on_meta(lambda: build(variant, frame)))
 
 
-def _emit_with_hoist(emit: Emit) -> EmitEncoder:
-    """The encoder, followed by what the decoder needs and no prompt changes."""
-
-    def run(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
-        with g.scope("image_encoder"):
-            embedding = emit(g, network.image_encoder, image)
-        with g.scope("mask_decoder"):
-            extra = hoist(g, network.prompt_encoder, network.mask_decoder, embedding)
-        return {EMBEDDING: embedding, **{k: v for k, v in extra.items() if k != EMBEDDING}}
-
-    return run
-
-
-emit_encoder = _emit_with_hoist(emit_efficient_vit)
-emit_cpu_encoder = _emit_with_hoist(emit_cpu_efficient_vit)
+emit_encoder = emit_with_hoist(emit_efficient_vit, hoist)
+emit_cpu_encoder = emit_with_hoist(emit_cpu_efficient_vit, hoist)
 
 
 def emit_mask_decoder(g: GraphBuilder, network: Network, shapes: Shapes) -> None:

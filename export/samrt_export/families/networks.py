@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from samrt_export.families.base import EMBEDDING, EmitDecoder, Frame, Network, Shapes
+from samrt_export.families.base import EMBEDDING, EmitDecoder, EmitEncoder, Frame, Network, Shapes
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.cpu_decoder import image_update
 from samrt_export.graphs.cpu_tiny_vit import emit_cpu_tiny_vit
@@ -109,8 +109,8 @@ def build_edge_sam(variant: str, frame: Frame) -> Network:
 Emit = Callable[[GraphBuilder, Any, str], str]
 
 
-def emit_with_hoist(emit: Emit) -> Callable[[GraphBuilder, Network, str], dict[str, str]]:
-    """The encoder, followed by what the decoder needs and no prompt changes."""
+def emit_with_hoist(emit: Emit, hoist: Callable[..., dict[str, str]] = hoist) -> EmitEncoder:
+    """The encoder, followed by what the decoder needs and no prompt changes (`hoist`)."""
 
     def run(g: GraphBuilder, network: Network, image: str) -> dict[str, str]:
         with g.scope("image_encoder"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from samrt.errors import OptionError
 from samrt_export.families import efficient_sam, rules, sam2
 from samrt_export.families import networks as n
@@ -15,8 +17,19 @@ NINE_MASKS = DecoderConfig(num_mask_tokens=9)
 """Eight organs and the background."""
 
 
-def _sam_preset(variant: str) -> str:
-    return f"sam_{variant}"
+def _vit(preset: str | None = None, decoder: DecoderConfig | None = None) -> dict[str, Any]:
+    """What families with SAM's ViT share; without a preset SAM's own of the variant."""
+
+    def name(variant: str) -> str:
+        return preset or f"sam_{variant}"
+
+    return {
+        "build": lambda variant, frame: n.build_vit(name(variant), frame, decoder),
+        "shapes": lambda variant, frame: n.vit_checkpoint(name(variant), frame, decoder),
+        "emit_encoder": n.emit_vit_encoder,
+        "emit_cpu_encoder": n.emit_cpu_vit_encoder,
+        "adapt": lambda state, variant, frame: n.adapt_vit(state, name(variant), frame),
+    }
 
 
 SAM = Family(
@@ -26,15 +39,11 @@ SAM = Family(
     whole=SQUARE,
     license="Apache-2.0 (weights of Meta AI; fine-tunes: as stated by their origin)",
     intended_use=USE,
-    build=lambda variant, frame: n.build_vit(_sam_preset(variant), frame),
-    shapes=lambda variant, frame: n.vit_checkpoint(_sam_preset(variant), frame),
     any_whole=True,
     rules=lambda variant, frame: rules.sam(frame),
-    emit_encoder=n.emit_vit_encoder,
-    emit_cpu_encoder=n.emit_cpu_vit_encoder,
     emit_decoder=n.emit_sam_decoder,
     emit_cpu_decoder=n.emit_cpu_sam_decoder,
-    adapt=lambda state, variant, frame: n.adapt_vit(state, _sam_preset(variant), frame),
+    **_vit(),
     resizable=True,
     croppable=True,
 )
@@ -45,14 +54,10 @@ MEDSAM = Family(
     whole=SQUARE,
     license="Apache-2.0 (weights of the MedSAM authors)",
     intended_use=USE,
-    build=lambda variant, frame: n.build_vit("medsam", frame),
-    shapes=lambda variant, frame: n.vit_checkpoint("medsam", frame),
     rules=lambda variant, frame: rules.medsam(frame),
-    emit_encoder=n.emit_vit_encoder,
-    emit_cpu_encoder=n.emit_cpu_vit_encoder,
     emit_decoder=n.emit_box_decoder,
     emit_cpu_decoder=n.emit_cpu_box_decoder,
-    adapt=lambda state, variant, frame: n.adapt_vit(state, "medsam", frame),
+    **_vit("medsam"),
     resizable=True,
 )
 SAM_MED2D = Family(
@@ -62,14 +67,10 @@ SAM_MED2D = Family(
     whole=(256, 256),
     license="Apache-2.0 (weights of the SAM-Med2D authors)",
     intended_use=USE,
-    build=lambda variant, frame: n.build_vit("sam_med2d", frame),
-    shapes=lambda variant, frame: n.vit_checkpoint("sam_med2d", frame),
     rules=lambda variant, frame: rules.sam_med2d(frame),
-    emit_encoder=n.emit_vit_encoder,
-    emit_cpu_encoder=n.emit_cpu_vit_encoder,
     emit_decoder=n.emit_sam_decoder,
     emit_cpu_decoder=n.emit_cpu_sam_decoder,
-    adapt=lambda state, variant, frame: n.adapt_vit(state, "sam_med2d", frame),
+    **_vit("sam_med2d"),
     resizable=True,
     multiple=32,
 )
@@ -80,19 +81,11 @@ MEDICAL_SAM_ADAPTER = Family(
     whole=SQUARE,
     license=UNKNOWN,
     intended_use=USE,
-    build=lambda variant, frame: n.build_vit(
-        "medical_sam_adapter", frame, DecoderConfig.medical_sam_adapter()
-    ),
-    shapes=lambda variant, frame: n.vit_checkpoint(
-        "medical_sam_adapter", frame, DecoderConfig.medical_sam_adapter()
-    ),
     any_whole=True,
     rules=lambda variant, frame: rules.medical_sam_adapter(frame),
-    emit_encoder=n.emit_vit_encoder,
-    emit_cpu_encoder=n.emit_cpu_vit_encoder,
     emit_decoder=n.emit_sam_decoder,
     emit_cpu_decoder=n.emit_cpu_sam_decoder,
-    adapt=lambda state, variant, frame: n.adapt_vit(state, "medical_sam_adapter", frame),
+    **_vit("medical_sam_adapter", DecoderConfig.medical_sam_adapter()),
 )
 MOBILE_SAM = Family(
     name="mobile_sam",
@@ -181,14 +174,10 @@ SAMED = Family(
     default_size=(512, 512),
     license=UNKNOWN,
     intended_use="Segmentation of eight abdominal organs for research. Not for clinical use.",
-    build=lambda variant, frame: n.build_vit("samed", frame, NINE_MASKS),
-    shapes=lambda variant, frame: n.vit_checkpoint("samed", frame, NINE_MASKS),
     rules=lambda variant, frame: rules.samed(frame),
-    emit_encoder=n.emit_vit_encoder,
-    emit_cpu_encoder=n.emit_cpu_vit_encoder,
     emit_decoder=n.emit_prompt_free_decoder,
     emit_cpu_decoder=n.emit_cpu_prompt_free_decoder,
-    adapt=lambda state, variant, frame: n.adapt_vit(state, "samed", frame),
+    **_vit("samed", NINE_MASKS),
     resizable=True,
 )
 SAM2 = Family(

@@ -11,6 +11,22 @@ from torch import Tensor, nn
 Activation = Callable[[Tensor], Tensor]
 
 
+def check_image_size(image: Tensor, size: tuple[int, int]) -> None:
+    """Raise ValueError where an image (B, 3, S_h, S_w) has another size than the encoder's."""
+    if tuple(image.shape[-2:]) != size:
+        raise ValueError(
+            f"got an image of {tuple(image.shape[-2:])}; this encoder takes {size} (height, width)"
+        )
+
+
+def check_patches(image_size: tuple[int, int], patch: int, dim: int, heads: int) -> None:
+    """Raise ValueError where a ViT's sizes do not fit each other."""
+    if any(side <= 0 or side % patch for side in image_size):
+        raise ValueError(f"image size {image_size} is not a multiple of the patch size {patch}")
+    if dim % heads:
+        raise ValueError(f"dim {dim} is not a multiple of {heads} heads")
+
+
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of (N, C, H, W); keys `weight`, `bias` of shape (C)."""
 

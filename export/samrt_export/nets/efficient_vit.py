@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samrt_export.nets.common import Neck, PatchEmbed
+from samrt_export.nets.common import Neck, PatchEmbed, check_patches
 
 NORM_EPS = 1e-6
 
@@ -36,12 +36,7 @@ class EfficientVitConfig:
     pretrain_tokens: int = 196
 
     def __post_init__(self) -> None:
-        if any(side <= 0 or side % self.patch for side in self.image_size):
-            raise ValueError(
-                f"image size {self.image_size} is not a multiple of the patch size {self.patch}"
-            )
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of {self.heads} heads")
+        check_patches(self.image_size, self.patch, self.dim, self.heads)
         if isqrt(self.pretrain_tokens) ** 2 != self.pretrain_tokens:
             raise ValueError(f"{self.pretrain_tokens} position tokens do not make a square")
 

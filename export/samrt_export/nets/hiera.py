@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from samrt_export.nets.common import check_image_size
+
 NORM_EPS = 1e-6
 STAGES = 4
 PATCH_KERNEL, PATCH_STRIDE, PATCH_PADDING = 7, 4, 3
@@ -269,10 +271,6 @@ class HieraEncoder(nn.Module):
 
         Raises ValueError where the image has another size than the configuration.
         """
-        if tuple(image.shape[-2:]) != self.cfg.image_size:
-            raise ValueError(
-                f"got an image of {tuple(image.shape[-2:])}; this encoder takes "
-                f"{self.cfg.image_size} (height, width)"
-            )
+        check_image_size(image, self.cfg.image_size)
         maps: tuple[Tensor, Tensor, Tensor] = self.neck(self.trunk(image))
         return maps

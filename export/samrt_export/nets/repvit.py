@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samrt_export.nets.common import Neck
+from samrt_export.nets.common import Neck, check_image_size
 from samrt_export.nets.conv_bn import ConvBn
 
 STAGES = 4
@@ -175,11 +175,7 @@ class RepViT(nn.Module):
 
         Raises ValueError where the image has another size than the configuration.
         """
-        if tuple(image.shape[-2:]) != self.cfg.image_size:
-            raise ValueError(
-                f"got an image of {tuple(image.shape[-2:])}; this encoder takes "
-                f"{self.cfg.image_size} (height, width)"
-            )
+        check_image_size(image, self.cfg.image_size)
         x, stages = image, []
         for index, block in enumerate(self.features):
             x = block(x)

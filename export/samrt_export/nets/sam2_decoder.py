@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from samrt_export.nets.common import LayerNorm2d
-from samrt_export.nets.decoder import Mlp, by_token, combine, join_tokens
+from samrt_export.nets.decoder import DecoderConfig, Mlp, by_token, combine, join_tokens
 from samrt_export.nets.prompt_encoder import PromptEncoder
 from samrt_export.nets.two_way import TwoWayConfig, TwoWayTransformer
 
@@ -22,29 +22,17 @@ Features = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Sam2DecoderConfig:
-    """Shape of the mask decoder; see `DecoderConfig`.
+class Sam2DecoderConfig(DecoderConfig):
+    """Shape of the mask decoder.
 
     Attributes:
-        transformer: the two-way transformer.
-        num_mask_tokens: masks per prompt, the single-mask token included.
-        iou_head_depth: Linear layers of the IoU head.
-        iou_head_hidden: their hidden width.
         stability_delta: logits by which the threshold moves to measure stability.
         stability_threshold: the least share of the area that must stay.
     """
 
     transformer: TwoWayConfig = field(default_factory=lambda: TwoWayConfig(mlp_keys="layers"))
-    num_mask_tokens: int = 4
-    iou_head_depth: int = 3
-    iou_head_hidden: int = 256
     stability_delta: float = 0.05
     stability_threshold: float = 0.98
-
-    @property
-    def dim(self) -> int:
-        """Width of tokens and image."""
-        return self.transformer.dim
 
 
 class Sam2MaskDecoder(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samrt_export.nets.common import Neck
+from samrt_export.nets.common import Neck, check_image_size
 from samrt_export.nets.conv_bn import ConvBn
 
 BLOCK_NORM_EPS = 1e-5
@@ -261,11 +261,7 @@ class TinyViT(nn.Module):
 
         Raises ValueError where the image has another size than the configuration.
         """
-        if tuple(image.shape[-2:]) != self.cfg.image_size:
-            raise ValueError(
-                f"got an image of {tuple(image.shape[-2:])}; this encoder takes "
-                f"{self.cfg.image_size} (height, width)"
-            )
+        check_image_size(image, self.cfg.image_size)
         x = self.patch_embed(image)
         for layer in self.layers:
             x = layer(x)

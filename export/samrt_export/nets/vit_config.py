@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from samrt_export.nets.common import check_patches
+
 Size = tuple[int, int]
 Adapters = Literal["none", "sam_med2d", "msa"]
 PosInterpolation = Literal["bilinear", "bicubic"]
@@ -41,12 +43,7 @@ class VitConfig:
     pos_interpolation: PosInterpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        if any(side <= 0 or side % self.patch for side in self.image_size):
-            raise ValueError(
-                f"image size {self.image_size} is not a multiple of the patch size {self.patch}"
-            )
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of {self.heads} heads")
+        check_patches(self.image_size, self.patch, self.dim, self.heads)
         if self.adapters not in ("none", "sam_med2d", "msa"):
             raise ValueError(f"adapters {self.adapters!r}: expected none, sam_med2d or msa")
         if self.adapters == "sam_med2d" and any(side % 2 for side in self.grid):

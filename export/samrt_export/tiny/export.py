@@ -13,6 +13,7 @@ import torch
 from samrt import Predictor, load
 from samrt._version import __version__
 from samrt.bundle import Bundle, write_bundle
+from samrt_export.families.rules import ALL_PROMPTS
 from samrt_export.tiny.bundle_segmenter import BundleSegmenter
 from samrt_export.tiny.data import MEAN, STD
 from samrt_export.tiny.onnx_graph import graphs
@@ -99,16 +100,7 @@ def make_manifest(
             "channel_order": "RGB",
             "dtype": "float32",
         },
-        "prompts": {
-            "box": True,
-            "points": True,
-            "negative_points": True,
-            "mask": True,
-            "box_and_points": True,
-            "box_transform": "scale",
-            "max_points": None,
-            "padding_point": True,
-        },
+        "prompts": dict(ALL_PROMPTS),
         "output": {
             "low_res_size": [size // 2, size // 2],
             "num_masks": masks,

@@ -103,6 +103,7 @@ def test_the_fastest_backend_is_taken_from_then_on(
         (("--precision", "int8", "--runs", "3"), "no precision 'int8'"),
         (("--box", "1,2,3,4"), "--box and --point are about --image"),
         (("--choose",), "--choose needs several backends"),
+        (("--choose", "--backend", "a,b", "--form", "cpu"), "leave --form out"),
         (("--image", "none.png"), "none.png"),
         (("compare", "a.json", "b.json"), "cannot read a.json"),
     ],
@@ -120,6 +121,7 @@ def test_bad_input_is_one_line(samrt_command: Cli, words: tuple[str, ...], text:
     [
         ("--scenario", "fast"), ("compare", "a.json"), ("a", "b"), ("--runs", "0"),
         ("--cpus", "3-1"), ("--cpus", "x"), ("--deadline-ms", "-1"), ("--seconds", "nan"),
+        ("--deadline-ms", "0"), ("--interval-ms", ""), ("--interval-ms", "-1"), ("--seconds", "0"),
         ("--fail-above", "1.1"), ("--backend", "a,,b"),
     ],
 )  # fmt: skip

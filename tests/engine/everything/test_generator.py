@@ -47,7 +47,9 @@ def test_records_agree_with_their_masks(predictor: samrt.Predictor, picture: Pic
 def test_a_mask_is_what_the_predictor_answers(predictor: samrt.Predictor, picture: Picture) -> None:
     image = picture(90, 140)
     predictor.set_image(image)
-    for record in AutomaticMaskGenerator(predictor, **LOOSE).generate(image)[:5]:
+    found = AutomaticMaskGenerator(predictor, **LOOSE).generate(image)[:5]
+    assert found
+    for record in found:
         answer = predictor.predict(record["point_coords"], [1])
         same = [np.array_equal(record["segmentation"], mask) for mask in answer.masks]
         assert sum(same) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,22 +15,7 @@ import samrt
 
 torch = pytest.importorskip("torch")
 
-STUB = Path(__file__).resolve().parents[2] / "export" / "torchvision_stub.py"
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-
-
-@pytest.fixture(scope="session")
-def original() -> ModuleType:
-    """The package `segment_anything`; `torchvision_stub.py` says what stands for torchvision."""
-    spec = importlib.util.spec_from_file_location("samrt_everything_torchvision_stub", STUB)
-    assert spec is not None
-    assert spec.loader is not None
-    stub = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stub)
-    stub.install()
-    if importlib.util.find_spec("segment_anything") is None:
-        pytest.skip("segment_anything is not installed: pip install --no-deps segment-anything")
-    return importlib.import_module("segment_anything")
 
 
 def as_sam(original: ModuleType, parts: list[Any], threshold: float = 0.0) -> Any:
@@ -114,13 +97,17 @@ def both(original: ModuleType, sam: Any, predictor: samrt.Predictor) -> Pair:
 
 
 @pytest.fixture
-def blobs(original: ModuleType, bundle_path: Path, predictor: samrt.Predictor) -> Pair:
+def blobs(segment_anything: ModuleType, bundle_path: Path, predictor: samrt.Predictor) -> Pair:
     """Both generators on the committed bundle, whose masks are blobs around the points."""
-    return both(original, as_sam(original, GraphParts(bundle_path).parts), predictor)
+    return both(
+        segment_anything, as_sam(segment_anything, GraphParts(bundle_path).parts), predictor
+    )
 
 
 @pytest.fixture(scope="session")
-def mobile_sam(original: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def mobile_sam(
+    segment_anything: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
     """Both generators on MobileSAM with random weights and a frame of 256 x 256."""
     pytest.importorskip("onnx")
     from samrt_export import export
@@ -139,11 +126,13 @@ def mobile_sam(original: ModuleType, tmp_path_factory: pytest.TempPathFactory) -
             features = network.image_encoder(image)
             return features["image_embeddings"] if isinstance(features, dict) else features
 
-    modeling = original.modeling
+    modeling = segment_anything.modeling
     prompts = modeling.PromptEncoder(256, (side // 16, side // 16), (side, side), 16)
     transformer = modeling.TwoWayTransformer(2, 256, 8, 2048)
     decoder = modeling.MaskDecoder(transformer_dim=256, transformer=transformer)
     prompts.load_state_dict(network.prompt_encoder.state_dict())
     decoder.load_state_dict(network.mask_decoder.state_dict())
     with samrt.load(path, threads=2) as predictor:
-        yield both(original, as_sam(original, [Encoder(), prompts, decoder]), predictor)
+        yield both(
+            segment_anything, as_sam(segment_anything, [Encoder(), prompts, decoder]), predictor
+        )
