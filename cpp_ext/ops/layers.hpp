@@ -125,21 +125,71 @@ struct UpscaleMasks {
 void upscale_masks(const float* x, const float* hyper, int prompts, const UpscaleMasks& layer,
                    float* y, const Parallel& parallel);
 
-// Image positions attend to tokens and are normalised: SAM's "image to token" attention behind its
-// products. Scores (heads, tokens, positions) become weights over the tokens of each head; `more`
-// rows (more, positions) are weights as they are.
-struct ImageUpdate {
-    int heads, tokens, more, positions, channels;
-    Norm norm;
-    const float* codes;  // (positions, channels)
+// A mask prompt's part in attention over the image: `count` rows of numbers over the positions, each
+// with a weight in every channel. Prompts whose `given` is zero have none.
+struct MaskRows {
+    int count = 0;
+    const float* given = nullptr;  // (prompts)
+    const float* rows = nullptr;   // (prompts, count, positions)
+    const float* wide = nullptr;   // (prompts, heads * tokens, count): what a row adds to scores
+    const float* weight = nullptr; // what a row adds to values
+
+    bool of(std::size_t prompt) const { return count > 0 && given[prompt] != 0.0f; }
 };
 
-// image (1 or prompts, positions, channels), scores (prompts, heads * tokens, positions), rows
-// (prompts, more, positions), values (prompts, heads * tokens + more, channels);
-// y = norm(image + weights^T values), coded = y + codes, both (prompts, positions, channels).
-void image_update(const float* image, bool shared, const float* scores, const float* rows,
-                  const float* values, int prompts, const ImageUpdate& layer, float* y,
-                  float* coded, const Parallel& parallel);
+// Tokens attend to the image as it comes from the encoder, whose keys and values are at hand.
+struct ReadImage {
+    int heads, tokens, width, positions;
+    const float* keys;    // (heads, width, positions)
+    const float* values;  // (heads, positions, width)
+    MaskRows mask;        // weight (heads, count, width)
+};
+
+// queries (prompts, heads, tokens, width), scaled, to y of the same shape.
+void read_image(const float* queries, int prompts, const ReadImage& layer, float* y,
+                const Parallel& parallel);
+
+// The image attends to tokens and is normalised, then tokens attend to the image: a block's "image
+// to token" attention and the next "token to image" attention behind their projections of tokens.
+struct ImagePass {
+    int heads, tokens;   // that the image attends to
+    int reads;           // rows of queries
+    int positions, channels;
+    bool channels_first;   // of the image
+    Norm norm;
+    const float* codes;    // (positions, channels)
+    const float* side;     // (heads, width, positions): the image's own queries at hand; or null
+    int width;             // of them
+    MaskRows mask;         // weight (count, channels)
+};
+
+struct ImagePassInputs {
+    const float* image;    // (1 or prompts, positions, channels), or channels first
+    bool shared;           // one for all prompts
+    const float* keys;     // (prompts, heads, tokens, width), without `side` (..., channels)
+    const float* offset;   // (prompts, heads, tokens), added to the scores; null with `side`
+    const float* values;   // (prompts, heads * tokens, channels)
+    const float* queries;  // (prompts, reads, channels)
+};
+
+// y (prompts, positions, channels) = norm(image + sum over heads of softmax(keys (image + codes))
+// values), seen (prompts, reads, channels) = softmax(queries (y + codes)) y.
+void image_pass(const ImagePassInputs& in, int prompts, const ImagePass& layer, float* y,
+                float* seen, const Parallel& parallel);
+
+// SAM's `mask_downscaling` up to its last, linear layer: twice a 2 x 2 convolution with stride 2,
+// norm and gelu. Rows of a matrix: (row, column, channel).
+struct MaskDownscaling {
+    const Packed *w1, *w2;  // (4, middle), (4 middle, channels)
+    const float *b1, *b2;
+    Norm norm1, norm2;
+    int height, width;  // of the result
+};
+
+// masks (prompts, 4 height, 4 width) to rows (prompts, channels + 1, height * width), the last one
+// of ones; all zero where `given` is.
+void mask_rows(const float* masks, const float* given, int prompts, const MaskDownscaling& layer,
+               float* rows, const Parallel& parallel);
 
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d
