@@ -1,6 +1,7 @@
-// Operators of mask decoders: attributes and shapes are checked, then layers.hpp does the work.
+// Operators of mask decoders: attributes and shapes are checked, then decoder_layers.hpp does the work.
 #pragma once
 
+#include "decoder_layers.hpp"
 #include "node.hpp"
 
 namespace samrt::ops {

@@ -4,13 +4,10 @@
 #include <utility>
 #include <vector>
 
-#include "layers.hpp"
+#include "decoder_layers.hpp"
 
 namespace samrt::ops {
 namespace {
-
-std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
-std::size_t size(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
 
 constexpr int kPositions = 96;    // of one tile
 constexpr int kTilesPerUnit = 2;  // share the packed values

@@ -1,13 +1,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "layers.hpp"
+#include "decoder_layers.hpp"
 
 namespace samrt::ops {
 namespace {
-
-std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
-std::size_t size(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
 
 // x (rows, w.k) to gelu(norm(x w + bias)), (rows, w.n).
 void layer_of(const float* x, int rows, const Packed& w, const float* bias, const Norm& norm,

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../ops/layers.hpp"
+#include "../ops/decoder_layers.hpp"
 
 namespace samrt::ops::tests {
 
@@ -16,7 +16,6 @@ inline std::mt19937 source(1);
 using Floats = std::vector<float>;
 
 inline std::size_t at(int i) { return static_cast<std::size_t>(i); }
-inline std::size_t size(int a, int b) { return at(a) * at(b); }
 
 inline Floats noise(std::size_t n, float scale = 1.0f) {
     std::normal_distribution<float> draw(0.0f, scale);
