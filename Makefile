@@ -75,8 +75,8 @@ clean: ## remove what was built (not .venv)
 
 CPP_BUILD := build/cpp_tests
 CPP_SOURCES := $(wildcard cpp_ext/src/*.cpp) cpp_ext/tests/test_kernels.cpp
-OPS_SOURCES := $(filter-out cpp_ext/ops/operators.cpp,$(wildcard cpp_ext/ops/*.cpp)) cpp_ext/tests/test_operators.cpp
-OPS_HEADERS := $(wildcard cpp_ext/ops/*.hpp)
+OPS_SOURCES := $(filter-out cpp_ext/ops/operators.cpp,$(wildcard cpp_ext/ops/*.cpp)) $(wildcard cpp_ext/tests/test_*operators.cpp)
+OPS_HEADERS := $(wildcard cpp_ext/ops/*.hpp) cpp_ext/tests/operators.hpp
 OPS_FLAGS := -std=c++17 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra -pthread
 CPP_HEADERS := $(wildcard cpp_ext/include/samrt/*.hpp cpp_ext/src/*.hpp)
 CPP_FLAGS := -std=c++17 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Icpp_ext/include -pthread

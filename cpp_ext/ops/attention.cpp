@@ -16,9 +16,6 @@ namespace {
 constexpr int kQueryBlock = 96;  // at least; whole rows of the window
 constexpr int kKeyTile = 512;
 
-std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
-std::size_t size(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
-
 class Job {
 public:
     Job(const AttentionShape& shape, const AttentionInputs& in, float* y)

@@ -9,9 +9,6 @@ namespace {
 
 constexpr std::size_t kTileBytes = 320 * 1024;  // of what a block of rows makes: stays in cache
 
-std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
-std::size_t size(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
-
 // Rows per unit of work: a multiple of 12 (all register tiles divide it) that fits the cache.
 int rows_per_unit(int width, int most) {
     const std::size_t fitting = kTileBytes / (sizeof(float) * static_cast<std::size_t>(width));

@@ -13,6 +13,12 @@
 
 namespace samrt::ops {
 
+// Places and sizes in memory: larger than an int.
+inline std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
+inline std::size_t size(int a, int b) {
+    return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
+}
+
 // Runs body(0) ... body(units - 1), in any order, on as many threads as the caller has.
 using Parallel = std::function<void(std::size_t units, const std::function<void(std::size_t)>&)>;
 
@@ -109,37 +115,6 @@ struct MbConv {
 // x (height, width, w1->k) to y ((height - 1) / stride + 1, ..., w3->n).
 void mbconv(const float* x, int height, int width, const MbConv& layer, float* y,
             const Parallel& parallel);
-
-// The end of SAM's mask decoder: transposed convolution by two, norm, gelu, transposed convolution by
-// two, gelu, product with the weights of each mask. Columns of a convolution's matrix: (row of the
-// 2 x 2 block, column, channel).
-struct UpscaleMasks {
-    const Packed *w1, *w2;  // (channels, 4 middle), (middle, 4 fine)
-    const float *b1, *b2;
-    Norm norm;  // over the middle channels
-    int height, width, masks;
-};
-
-// x (prompts, height * width, channels), hyper (prompts, masks, fine) to
-// y (prompts, masks, 4 height, 4 width).
-void upscale_masks(const float* x, const float* hyper, int prompts, const UpscaleMasks& layer,
-                   float* y, const Parallel& parallel);
-
-// Image positions attend to tokens and are normalised: SAM's "image to token" attention behind its
-// products. Scores (heads, tokens, positions) become weights over the tokens of each head; `more`
-// rows (more, positions) are weights as they are.
-struct ImageUpdate {
-    int heads, tokens, more, positions, channels;
-    Norm norm;
-    const float* codes;  // (positions, channels)
-};
-
-// image (1 or prompts, positions, channels), scores (prompts, heads * tokens, positions), rows
-// (prompts, more, positions), values (prompts, heads * tokens + more, channels);
-// y = norm(image + weights^T values), coded = y + codes, both (prompts, positions, channels).
-void image_update(const float* image, bool shared, const float* scores, const float* rows,
-                  const float* values, int prompts, const ImageUpdate& layer, float* y,
-                  float* coded, const Parallel& parallel);
 
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d

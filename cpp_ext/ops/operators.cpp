@@ -85,7 +85,9 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
     static const ops::Entry<ops::DepthwiseConv> depthwise;
     static const ops::Entry<ops::Attention> attention;
     static const ops::Entry<ops::UpscaleMasksNode> upscale;
-    static const ops::Entry<ops::ImageUpdateNode> update;
+    static const ops::Entry<ops::MaskRowsNode> mask_rows;
+    static const ops::Entry<ops::ReadImageNode> read_image;
+    static const ops::Entry<ops::ImagePassNode> image_pass;
     const ort::Api* api = base->get_api(ort::kApiVersion);
     if (api == nullptr) return nullptr;  // too old: its sessions will say that they lack the domain
     // The domain must outlive all sessions: it is never released.
@@ -97,7 +99,7 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
             return status;
         const ort::CustomOp* const all[] = {&linear,  &linear8, &mlp,       &mlp8,
                                             &mbconv, &mbconv8, &depthwise, &attention,
-                                            &upscale, &update};
+                                            &upscale, &mask_rows, &read_image, &image_pass};
         for (const ort::CustomOp* op : all)
             if (auto* status = ort::call<ort::Status*>(api, ort::kCustomOpDomainAdd, made, op))
                 return status;

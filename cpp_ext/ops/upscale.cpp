@@ -1,13 +1,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "layers.hpp"
+#include "decoder_layers.hpp"
 
 namespace samrt::ops {
 namespace {
-
-std::ptrdiff_t wide(int value) { return static_cast<std::ptrdiff_t>(value); }
-std::size_t size(int a, int b) { return static_cast<std::size_t>(a) * static_cast<std::size_t>(b); }
 
 constexpr int kTokens = 48;  // of one unit of work
 

@@ -1,77 +1,11 @@
 // The operators' mathematics against plain loops in double precision; run under the sanitizers
 // and, cross-compiled, under an emulator. Exit status 1 if anything is off.
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <random>
-#include <vector>
-
-#include "../ops/layers.hpp"
+#include "operators.hpp"
 
 using namespace samrt::ops;
+using namespace samrt::ops::tests;
 
 namespace {
-
-int failures = 0, checks = 0;
-std::mt19937 source(1);
-using Floats = std::vector<float>;
-
-std::size_t at(int i) { return static_cast<std::size_t>(i); }
-std::size_t size(int a, int b) { return at(a) * at(b); }
-
-Floats noise(std::size_t n, float scale = 1.0f) {
-    std::normal_distribution<float> draw(0.0f, scale);
-    Floats out(n);
-    for (float& value : out) value = draw(source);
-    return out;
-}
-
-const Parallel serial = [](std::size_t units, const std::function<void(std::size_t)>& body) {
-    for (std::size_t i = units; i-- > 0;) body(i);  // the order is nobody's business
-};
-
-void compare(const char* what, const Floats& got, const std::vector<double>& expected,
-             double tolerance) {
-    double scale = 0, off = 0;
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-        scale = std::max(scale, std::fabs(expected[i]));
-        const double d = std::fabs(static_cast<double>(got[i]) - expected[i]);
-        off = d > off || d != d ? d : off;
-    }
-    ++checks;
-    if (!(got.size() == expected.size() && off <= tolerance * scale)) {
-        ++failures;
-        std::printf("%s: off by %.3g of %.3g\n", what, off, scale);
-    }
-}
-
-double gelu(double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); }
-
-std::vector<double> product(const std::vector<double>& a, const Floats& b, int rows, int k, int n) {
-    std::vector<double> c(size(rows, n), 0.0);
-    for (int r = 0; r < rows; ++r)
-        for (int i = 0; i < k; ++i)
-            for (int j = 0; j < n; ++j)
-                c[size(r, n) + at(j)] += a[size(r, k) + at(i)] * double(b[size(i, n) + at(j)]);
-    return c;
-}
-
-std::vector<double> doubles(const Floats& x) { return {x.begin(), x.end()}; }
-
-std::vector<double> normalized(const Floats& x, int rows, int n, const Norm& norm) {
-    std::vector<double> out(x.size());
-    for (int r = 0; r < rows; ++r) {
-        double mean = 0, square = 0;
-        for (int i = 0; i < n; ++i) mean += double(x[size(r, n) + at(i)]) / n;
-        for (int i = 0; i < n; ++i) square += std::pow(double(x[size(r, n) + at(i)]) - mean, 2) / n;
-        for (int i = 0; i < n; ++i)
-            out[size(r, n) + at(i)] = (double(x[size(r, n) + at(i)]) - mean) /
-                                          std::sqrt(square + double(norm.epsilon)) *
-                                          double(norm.gamma[i]) +
-                                      (norm.beta ? double(norm.beta[i]) : 0.0);
-    }
-    return out;
-}
 
 void linear_layers() {
     const int sizes[][3] = {{1, 1, 1}, {5, 3, 7}, {14, 33, 17}, {97, 64, 70}, {25, 100, 32}};
@@ -254,6 +188,7 @@ int main() {
     hidden_layers();
     convolutions();
     attentions();
+    decoder_layers();
     std::printf("operators, %s: %d checks, %d failed\n", kernels().name, checks, failures);
     return failures == 0 ? 0 : 1;
 }

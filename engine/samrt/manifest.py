@@ -160,8 +160,8 @@ class Manifest:
     artifacts: tuple[Artifact, ...]
     source: Mapping[str, Any]
     producer: Mapping[str, Any]
-    calibration: Mapping[str, Any] | None
-    parity: Mapping[str, Any] | None
+    calibration: Mapping[str, Any] | None = field(repr=False)
+    parity: Mapping[str, Any] | None = field(repr=False)
 
 
 @cache

@@ -17,11 +17,13 @@ __all__ = [
     "attention",
     "depthwise_conv",
     "gelu",
-    "image_update",
+    "image_pass",
     "layer_norm",
     "linear",
+    "mask_rows",
     "mb_conv",
     "mlp",
+    "read_image",
     "upscale_masks",
 ]
 
@@ -137,39 +139,146 @@ def attention(
     return _single(out.reshape(*qkv.shape[:-1], width))
 
 
-def image_update(
-    image: F32,
-    scores: F32,
+def mask_rows(
+    masks: F32,
+    has_mask: F32,
+    w1: F32,
+    b1: F32,
+    gamma1: F32,
+    beta1: F32,
+    w2: F32,
+    b2: F32,
+    gamma2: F32,
+    beta2: F32,
+    *,
+    epsilon: float,
+) -> F32:
+    """Mask prompts in SAM's decoder up to the last, linear layer of `mask_downscaling`.
+
+    Args:
+        masks: ``(N, 1, 4 h, 4 w)`` logits.
+        has_mask: ``(N,)``; 0: this prompt has none.
+        w1: ``(4, C1)``, a 2 x 2 convolution with stride 2; its rows are row and column of a patch.
+        b1: ``(C1,)``; ``gamma1`` and ``beta1`` of the norm over channels that follows, then gelu.
+        w2: ``(4 C1, C)``, the next one, rows: row, column, channel; ``b2`` and its norm likewise.
+
+    Returns:
+        ``(N, C + 1, h w)``, the last row of ones; all zero for a prompt without a mask.
+    """
+    x = masks.astype(np.float64).transpose(0, 2, 3, 1)
+    for weight, bias, gamma, beta in ((w1, b1, gamma1, beta1), (w2, b2, gamma2, beta2)):
+        n, high, wide, c = x.shape
+        patches = x.reshape(n, high // 2, 2, wide // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+        y = patches.reshape(n, high // 2, wide // 2, 4 * c) @ weight.astype(np.float64) + bias
+        x = gelu(layer_norm(y, gamma, beta, epsilon))
+    rows = x.reshape(len(x), -1, x.shape[3]).transpose(0, 2, 1)
+    rows = np.concatenate([rows, np.ones_like(rows[:, :1])], 1)
+    return _single(np.where(has_mask.reshape(-1, 1, 1) != 0, rows, 0.0))
+
+
+def read_image(
+    queries: F32,
+    keys: F32,
     values: F32,
+    has_mask: F32 | None = None,
+    rows: F32 | None = None,
+    columns: F32 | None = None,
+    mask_values: F32 | None = None,
+) -> F32:
+    """The first attention of tokens to the image in SAM's mask decoder, between its projections.
+
+    Args:
+        queries: ``(N, heads, T, d)``, scaled.
+        keys: ``(1, heads, d, HW)`` of the image, one for all prompts.
+        values: ``(1, heads, HW, d)``, the same.
+        has_mask: ``(N,)``; the other inputs count where it is not 0.
+        rows: ``(N, C, HW)`` of mask prompts.
+        columns: ``(N, heads * T, C)``; times ``rows`` it is added to the scores.
+        mask_values: ``(heads, C, d)``; ``rows`` times it is added to the values.
+
+    Returns:
+        ``(N, heads, T, d)``.
+    """
+    n, heads, tokens, width = queries.shape
+    scores = queries.astype(np.float64) @ keys
+    own = np.broadcast_to(values.astype(np.float64), (n, *values.shape[1:]))
+    if rows is not None and columns is not None and mask_values is not None:
+        given = _given(rows, has_mask)
+        scores = scores + (columns @ given).reshape(n, heads, tokens, -1)
+        own = own + given.transpose(0, 2, 1)[:, None] @ mask_values.reshape(heads, -1, width)
+    return _single(_softmax(scores, -1) @ own)
+
+
+def image_pass(
+    image: F32,
     codes: F32,
     gamma: F32,
     beta: F32,
+    values: F32,
+    queries: F32,
+    keys: F32,
+    offset: F32 | None = None,
+    side: F32 | None = None,
+    has_mask: F32 | None = None,
     rows: F32 | None = None,
+    columns: F32 | None = None,
+    mask_weight: F32 | None = None,
     *,
     heads: int,
     epsilon: float,
 ) -> tuple[F32, F32]:
-    """The image's attention to the tokens in SAM's mask decoder, its shortcut and norm.
+    """The image attends to tokens, is normalised, and tokens attend to it: SAM's mask decoder.
 
     Args:
-        image: ``(1 or N, HW, C)``.
-        scores: ``(N, heads * T, HW)``; the softmax is over the T tokens of a head.
-        values: ``(N, heads * T + R, C)``, the output projection in them.
+        image: ``(1 or N, HW, C)``, or as the encoder gives it, ``(1 or N, C, h, w)``.
         codes: ``(1, HW, C)``, position codes.
         gamma: ``(C,)``; ``beta`` the same.
-        rows: ``(N, R, HW)``, further weights as they are; ``None``: R = 0.
+        values: ``(N, heads * T, C)`` of the tokens, the output projection in them.
+        queries: ``(N, R, C)`` of the tokens that look at the new image, scaled, the image's key
+            projection in them.
+        keys: ``(N, heads * T, C)`` of the tokens, scaled, the image's query projection in them;
+            with ``side`` ``(N, heads, T, d)`` without it.
+        offset: ``(N, heads * T, 1)``, added to the scores; without ``side``.
+        side: ``(1, heads, d, HW)``, the projected queries of the image.
+        has_mask: ``(N,)``; the other inputs count where it is not 0.
+        rows: ``(N, M, HW)`` of mask prompts.
+        columns: ``(N, heads * T, M)``; times ``rows`` it is added to the scores.
+        mask_weight: ``(M, C)``; ``rows`` times it is added to the image.
 
     Returns:
-        norm(image + weights^T values) and that plus ``codes``, both ``(N, HW, C)``.
+        The new image ``(N, HW, C)``, norm(image + softmax over the T tokens of each head of
+        (image + codes) keys^T times values), and what the queries see of it, ``(N, R, C)``.
     """
-    split = scores.astype(np.float64).reshape(len(scores), heads, -1, scores.shape[2])
-    powers = np.exp(split - split.max(2, keepdims=True))
-    weights = (powers / powers.sum(2, keepdims=True)).reshape(scores.shape)
-    if rows is not None:
-        weights = np.concatenate([weights, rows], 1)
+    old = image.astype(np.float64)
+    if old.ndim == 4:
+        old = old.reshape(*old.shape[:2], -1).transpose(0, 2, 1)
+    n, places = len(values), old.shape[1]
+    if side is None:
+        scores = keys.astype(np.float64) @ (old + codes).transpose(0, 2, 1)
+        scores = scores + (0.0 if offset is None else offset.reshape(n, -1, 1))
+    else:
+        scores = keys.astype(np.float64) @ side
+    scores = scores.reshape(n, heads, -1, places)
+    if rows is not None and columns is not None and mask_weight is not None:
+        given = _given(rows, has_mask)
+        scores = scores + (columns @ given).reshape(scores.shape)
+        old = old + given.transpose(0, 2, 1) @ mask_weight
+    weights = _softmax(scores, 2).reshape(n, -1, places)
     mixed = weights.transpose(0, 2, 1) @ values.astype(np.float64)
-    y = layer_norm(image + mixed, gamma, beta, epsilon)
-    return _single(y), _single(y + codes)
+    y = layer_norm(old + mixed, gamma, beta, epsilon)
+    return _single(y), _single(_softmax(queries @ (y + codes).transpose(0, 2, 1), -1) @ y)
+
+
+def _given(rows: F32, has_mask: F32 | None) -> F64:
+    """Rows of prompts that have a mask, zero elsewhere."""
+    if has_mask is None:
+        return rows.astype(np.float64)
+    return np.where(has_mask.reshape(-1, 1, 1) != 0, rows.astype(np.float64), 0.0)
+
+
+def _softmax(scores: NDArray[Any], axis: int) -> F64:
+    powers = np.exp(scores - scores.max(axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis, keepdims=True), np.float64)
 
 
 def upscale_masks(

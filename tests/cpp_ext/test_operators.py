@@ -2,66 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
-
-import samrt
 
 F32 = NDArray[np.float32]
-LIBRARY = next(Path(samrt.__file__).parent.glob("_ops*.so"))
 ERF = np.vectorize(math.erf)
 
 
-def noise(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> F32:
-    return (rng.standard_normal(shape) * scale).astype(np.float32)
+def _nodes() -> ModuleType:
+    path = Path(__file__).with_name("nodes.py")
+    spec = importlib.util.spec_from_file_location("samrt_tests_nodes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def run(
-    op: str,
-    inputs: list[F32 | None],
-    threads: int = 2,
-    feed: int = 1,
-    result: int = 0,
-    **attributes: Any,
-) -> F32:
-    """One node; the first inputs are fed, the others are constants."""
-    names = ["" if value is None else f"i{k}" for k, value in enumerate(inputs)]
-    fed = {f"i{k}": value for k, value in enumerate(inputs[:feed]) if value is not None}
-    outputs = ["y"] if op != "ImageUpdate" else ["y", "z"]
-    node = helper.make_node(op, names, outputs, domain="samrt", **attributes)
-    floats = onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [node], "g",
-        [helper.make_tensor_value_info(k, floats, value.shape) for k, value in fed.items()],
-        [helper.make_tensor_value_info(k, floats, None) for k in outputs],
-        [
-            onnx.numpy_helper.from_array(value, name)
-            for name, value in zip(names[feed:], inputs[feed:], strict=True)
-            if value is not None
-        ],
-    )  # fmt: skip
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("samrt", 1)]
-    )
-    model.ir_version = 9
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(LIBRARY))
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    out: F32 = session.run(None, fed)[result]
-    return out
+NODES = _nodes()
+run, noise, close = NODES.run, NODES.noise, NODES.close
 
 
 def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,12 +43,6 @@ def norm(x: Any, gamma: Any, beta: Any, epsilon: float) -> NDArray[np.float64]:
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
     out: NDArray[np.float64] = x * gamma + (0 if beta is None else beta)
     return out
-
-
-def close(got: F32, expected: Any, tolerance: float = 2e-6) -> None:
-    scale = float(np.abs(expected).max())
-    assert got.shape == expected.shape
-    assert float(np.abs(got - expected).max()) <= tolerance * scale
 
 
 @pytest.mark.parametrize(
@@ -221,27 +184,6 @@ def test_upscale_masks(high: int, wide: int, masks: int) -> None:
     close(got, expected)
 
 
-@pytest.mark.parametrize(("prompts", "tokens", "more"), [(1, 1, 0), (2, 7, 0), (3, 7, 17)])
-@pytest.mark.parametrize("shared", [True, False])
-def test_image_update(prompts: int, tokens: int, more: int, shared: bool) -> None:
-    rng = np.random.default_rng(tokens)
-    heads, places, c = 4, 200, 40
-    image = noise(rng, 1 if shared else prompts, places, c)
-    scores = noise(rng, prompts, heads * tokens, places, scale=4)
-    values, codes = noise(rng, prompts, heads * tokens + more, c), noise(rng, 1, places, c)
-    gamma, beta = noise(rng, c), noise(rng, c)
-    rows = noise(rng, prompts, more, places) if more else None
-    split = np.exp(scores.astype(np.float64)).reshape(prompts, heads, tokens, places)
-    weights = (split / split.sum(2, keepdims=True)).reshape(scores.shape)
-    if rows is not None:
-        weights = np.concatenate([weights, rows], 1)
-    expected = norm(image + weights.transpose(0, 2, 1) @ values, gamma, beta, 1e-5)
-    inputs = [image, scores, values, codes, gamma, beta, rows]
-    kind = {"feed": 3, "heads": heads, "epsilon": 1e-5}
-    close(run("ImageUpdate", inputs, **kind), expected)
-    close(run("ImageUpdate", inputs, result=1, **kind), expected + codes)
-
-
 def attention(
     qkv: F32, heads: int, grid: tuple[int, int], window: tuple[int, int], query_bias: Any,
     rows: Any, columns: Any, bias: Any,
@@ -359,8 +301,9 @@ def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = "image or upscale or int8 or linear or mlp or depthwise or mbconv or test_attention"
-    again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, __file__]
+    tests = "image or rows or upscale or int8 or linear or mlp or depthwise or mbconv or attention"
+    files = [__file__, str(Path(__file__).with_name("test_decoder_operators.py"))]
+    again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, *files]
     done = subprocess.run(
         [sys.executable, *again],
         env={**os.environ, "SAMRT_OPS_KERNELS": table}, capture_output=True, text=True,

@@ -94,18 +94,65 @@ def test_taps_of_the_depthwise_convolution_go_row_by_row() -> None:
 
 
 def test_the_image_takes_from_the_tokens_what_the_weights_say() -> None:
-    """One head of two equal tokens and a further row; the norm makes -1 and 1 of any two values."""
+    """One position, one head of two equal tokens, a further row; the norm leaves -1 and 1."""
     image, codes = single([[[0.0, 1.0]]]), single([[[10.0, 20.0]]])
-    scores, rows = single([[[3.0], [3.0]]]), single([[[2.0]]])
-    values = single([[[4.0, 0.0], [8.0, 0.0], [0.0, 5.0]]])  # mean (6, 0), row 2 * (0, 5)
+    side = single([[[[1.0]]]])
+    values = single([[[4.0, 0.0], [8.0, 0.0]]])  # mean (6, 0)
+    keys, queries = single([[[[3.0], [3.0]]]]), single([[[1.0, 1.0]]])
     one, zero = single([1.0, 1.0]), single([0.0, 0.0])
-    found = plain.image_update(
-        image, scores, values, codes, one, zero, rows, heads=1, epsilon=0.0
-    )  # (0 + 6, 1 + 10)
+    mask = [single([1.0]), single([[[2.0]]]), single([[[0.0], [0.0]]]), single([[0.0, 5.0]])]
+    found = plain.image_pass(
+        image, codes, one, zero, values, queries, keys, None, side, *mask, heads=1, epsilon=0.0
+    )  # (0 + 6, 1 + 2 * 5)
     np.testing.assert_allclose(found[0], [[[-1.0, 1.0]]], rtol=1e-6)
-    np.testing.assert_allclose(found[1], [[[9.0, 21.0]]], rtol=1e-6)
-    alone = plain.image_update(image, scores, values[:, :2], codes, one, zero, heads=2, epsilon=0.0)
-    np.testing.assert_allclose(alone[0], [[[1.0, -1.0]]], rtol=1e-6)  # 4 + 8 over two heads
+    np.testing.assert_allclose(found[1], [[[-1.0, 1.0]]], rtol=1e-6)  # one position: all of it
+    mask[0] = single([0.0])
+    alone = plain.image_pass(
+        image, codes, one, zero, values, queries, keys, None, side, *mask, heads=1, epsilon=0.0
+    )  # (0 + 6, 1)
+    np.testing.assert_allclose(alone[0], [[[1.0, -1.0]]], rtol=1e-6)
+
+
+def test_a_later_pass_scores_the_image_with_its_codes() -> None:
+    """Scores 1 * (0 + 2) + 3 and 0: a token's share is e^5 : 1; then two positions are read."""
+    image, codes = single([[[0.0, 0.0], [0.0, 0.0]]]), single([[[2.0, 0.0], [0.0, 0.0]]])
+    keys, offset = single([[[1.0, 0.0], [0.0, 0.0]]]), single([[[3.0], [0.0]]])
+    values = single([[[1.0, 0.0], [0.0, 1.0]]])
+    one, zero = single([1.0, 1.0]), single([0.0, 0.0])
+    queries = single([[[np.log(3.0) / 2, 0.0]]])
+    y, seen = plain.image_pass(
+        image, codes, one, zero, values, queries, keys, offset, heads=1, epsilon=0.0
+    )
+    # Position 0 has e^5 : 1, position 1 e^3 : 1: the norm makes (1, -1) of both.
+    np.testing.assert_allclose(y, [[[1.0, -1.0], [1.0, -1.0]]], rtol=1e-6)
+    np.testing.assert_allclose(seen, [[[1.0, -1.0]]], rtol=1e-6)
+
+
+def test_tokens_read_the_image_and_what_a_mask_adds() -> None:
+    queries, keys = single([[[[1.0]]]]), single([[[[np.log(3.0), 0.0]]]])
+    values = single([[[[4.0], [8.0]]]])
+    np.testing.assert_allclose(plain.read_image(queries, keys, values), [[[[5.0]]]], rtol=1e-6)
+    mask = [single([1.0]), single([[[0.0, 1.0]]]), single([[[np.log(3.0)]]]), single([[[100.0]]])]
+    found = plain.read_image(queries, keys, values, *mask)  # equal shares of 4 and 108
+    np.testing.assert_allclose(found, [[[[56.0]]]], rtol=1e-6)
+    none = plain.read_image(queries, keys, values, single([0.0]), *mask[1:])
+    np.testing.assert_allclose(none, [[[[5.0]]]], rtol=1e-6)
+
+
+def test_rows_of_a_mask_prompt_follow_its_patches() -> None:
+    """Of two channels the norm keeps which one is larger; one pixel decides, at its place alone."""
+    masks = single(np.zeros((1, 1, 8, 8)))
+    masks[0, 0, 2, 1] = 1.0  # upper right in its patch, which is the lower left of four
+    w1, w2 = single(np.zeros((4, 2))), single(np.zeros((8, 2)))
+    w1[1, 0] = w2[4, 0] = 1.0
+    one, zero = single([1.0, 1.0]), single([0.0, 0.0])
+    inputs = [w1, single([0.0, 0.5]), one, zero, w2, single([0.0, 0.3]), one, zero]
+    rows = plain.mask_rows(masks, single([1.0]), *inputs, epsilon=1e-12)
+    high, low = 0.8413447, -0.1586553  # gelu(1), gelu(-1)
+    np.testing.assert_allclose(rows[0, 0], [high, low, low, low], rtol=1e-5)
+    np.testing.assert_allclose(rows[0, 1], [low, high, high, high], rtol=1e-5)
+    np.testing.assert_array_equal(rows[0, 2], 1.0)
+    assert not plain.mask_rows(masks, single([0.0]), *inputs, epsilon=1e-12).any()
 
 
 def test_masks_are_put_together_from_blocks_of_blocks() -> None:

@@ -71,14 +71,30 @@ class UpscaleMasks(OpRun):
         return (plain.upscale_masks(*inputs, height=height, width=width, epsilon=epsilon),)
 
 
-class ImageUpdate(OpRun):
+class MaskRows(OpRun):
+    op_domain = "samrt"
+
+    def _run(self, *inputs: Any, epsilon: Any = None) -> tuple[Any, ...]:
+        return (plain.mask_rows(*inputs, epsilon=epsilon),)
+
+
+class ReadImage(OpRun):
+    op_domain = "samrt"
+
+    def _run(self, *inputs: Any) -> tuple[Any, ...]:
+        return (plain.read_image(*inputs),)
+
+
+class ImagePass(OpRun):
     op_domain = "samrt"
 
     def _run(self, *inputs: Any, heads: Any = None, epsilon: Any = None) -> tuple[Any, ...]:
-        return plain.image_update(*inputs, heads=heads, epsilon=epsilon)
+        return plain.image_pass(*inputs, heads=heads, epsilon=epsilon)
 
 
-OPERATORS = [Attention, Linear, Mlp, DepthwiseConv, MbConv, UpscaleMasks, ImageUpdate]
+OPERATORS = [
+    Attention, Linear, Mlp, DepthwiseConv, MbConv, UpscaleMasks, MaskRows, ReadImage, ImagePass,
+]  # fmt: skip
 
 
 def evaluate(model: onnx.ModelProto, feeds: Any) -> dict[str, Any]:

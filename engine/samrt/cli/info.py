@@ -1,4 +1,4 @@
-"""``samrt info``: what is installed here and what it can do."""
+"""``samrt info``: what is installed here and what it can do; or what one model is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the verb."""
     parser = verbs.add_parser(
         "info",
-        help="show versions, native code, backends, models and limits",
+        help="show versions, native code, backends, models and limits; or one model",
         description="Show versions, whether the native code is there and which instructions it "
-        "uses, every backend and what it lacks, the installed models, and the limits on input.",
+        "uses, every backend and what it lacks, the installed models, and the limits on input. "
+        "With MODEL show that model instead: its rules, files, precisions, what each was compared "
+        "with and how it did, and its licence.",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="name of a model or path of its folder"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
@@ -82,6 +87,15 @@ def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from samrt.cli._report import print_json, print_table
 
+    if args.model is not None:
+        from samrt.cli._info_model import model_document, model_rows
+
+        document = model_document(args.model)
+        if args.json:
+            print_json(document)
+        else:
+            print_table(model_rows(document))
+        return 0
     found = collect()
     if args.json:
         print_json(found)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from samrt_export.families.base import EMBEDDING, EmitDecoder, EmitEncoder, Frame, Network, Shapes
 from samrt_export.graph import GraphBuilder
-from samrt_export.graphs.cpu_decoder import image_update
+from samrt_export.graphs.cpu_decoder import OwnImage, mask_rows
 from samrt_export.graphs.cpu_tiny_vit import emit_cpu_tiny_vit
 from samrt_export.graphs.cpu_vit import emit_cpu_vit
 from samrt_export.graphs.decoder import emit_decoder, hoist
@@ -134,7 +134,7 @@ def sam_decoder(**options: Any) -> EmitDecoder:
 emit_sam_decoder = sam_decoder()
 emit_box_decoder = sam_decoder(mask_prompts=False)
 emit_prompt_free_decoder = sam_decoder(prompt_free=True)
-OWN_OPERATORS = {"upscale": upscaled_masks, "update": image_update}
+OWN_OPERATORS = {"upscale": upscaled_masks, "mask_of": mask_rows, "image_of": OwnImage}
 emit_cpu_sam_decoder = sam_decoder(**OWN_OPERATORS)
 emit_cpu_box_decoder = sam_decoder(mask_prompts=False, **OWN_OPERATORS)
 emit_cpu_prompt_free_decoder = sam_decoder(prompt_free=True, **OWN_OPERATORS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.blocks import array
-from samrt_export.graphs.decoder_cross import MaskPrompt
+from samrt_export.graphs.decoder_cross import Image, MaskPrompt, PlainImage
 from samrt_export.graphs.decoder_masks import mask_prompt, upscaled_masks
 from samrt_export.graphs.decoder_tokens import per_prompt, position_codes, typed_codes
 from samrt_export.graphs.decoder_two_way import (
@@ -57,7 +57,8 @@ def emit_decoder(
     mask_prompts: bool = True,
     prompt_free: bool = False,
     upscale: Callable[..., str] = upscaled_masks,
-    update: Callable[..., tuple[str, str]] | None = None,
+    mask_of: Callable[..., MaskPrompt] = mask_prompt,
+    image_of: Callable[..., Image] = PlainImage,
 ) -> None:
     """Write the decoder graph, inputs and outputs included.
 
@@ -65,8 +66,9 @@ def emit_decoder(
     (N, P, 2) in pixels of the model frame; `point_labels` (N, P), 1 object, 0 background, 2 and 3
     box corners, -1 padding; with `mask_prompts`, `mask_input` (N, 1, 4 h, 4 w) and
     `has_mask_input` (N).  A `prompt_free` graph takes the first alone and answers as one prompt
-    without points.  `upscale` writes the end of the network, see `upscaled_masks`, and `update` the
-    image's attention to the tokens, see `two_way`; the CPU form has others.
+    without points.  `upscale` writes the end of the network, see `upscaled_masks`, `mask_of` the
+    way of a mask prompt, see `mask_prompt`, and `image_of` the image's side of attention, see
+    `two_way`; the CPU form has others.
 
     Outputs: `low_res_masks` (N, M, 4 h, 4 w) and `iou_predictions` (N, M), in the order of the
     mask tokens.  All float32.
@@ -86,7 +88,7 @@ def emit_decoder(
             own = typed_codes(g, own, labels, array(prompt_encoder.types()), erase=True)
             if mask_prompts:
                 given = g.input("mask_input", ["N", 1, *cfg.mask_size])
-                mask = mask_prompt(g, prompt_encoder, given, g.input("has_mask_input", ["N"]))
+                mask = mask_of(g, prompt_encoder, given, g.input("has_mask_input", ["N"]))
         fixed = per_prompt(g, labels, mask_decoder.fixed_tokens())
         code = g.op("Concat", fixed, own, axis=1)
     with g.scope("mask_decoder"):
@@ -94,7 +96,7 @@ def emit_decoder(
             tokens, image = two_way(
                 g, mask_decoder.transformer, code, embedding,
                 prompt_encoder.no_mask_embed.weight[0], prompt_encoder.dense_code(), mask,
-                keep=1 + count, update=update,
+                keep=1 + count, image_of=image_of,
             )  # fmt: skip
         with g.scope("output_hypernetworks_mlps"):
             networks = [net.linears() for net in mask_decoder.hypernetworks()]

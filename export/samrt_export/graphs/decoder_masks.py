@@ -9,7 +9,7 @@ from torch import nn
 
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.blocks import array, channel_norm
-from samrt_export.graphs.decoder_cross import MaskPrompt, double
+from samrt_export.graphs.decoder_cross import F64, MaskPrompt, double
 from samrt_export.nets.common import LayerNorm2d
 from samrt_export.nets.prompt_encoder import PromptEncoder
 
@@ -34,7 +34,7 @@ def mask_prompt(g: GraphBuilder, encoder: PromptEncoder, mask: str, has_mask: st
     a row of ones for the bias, and minus the embedding that stands for "no mask" and is already in
     the image.
     """
-    first, first_norm, _, second, second_norm, _, last = encoder.mask_downscaling
+    first, first_norm, _, second, second_norm, *_ = encoder.mask_downscaling
     x = mask
     with g.scope("mask_downscaling"):
         for conv, norm in ((first, first_norm), (second, second_norm)):
@@ -50,9 +50,15 @@ def mask_prompt(g: GraphBuilder, encoder: PromptEncoder, mask: str, has_mask: st
         rows = g.op("Where", counts, g.shape(x, [0, channels, pixels]), none)
         ones = g.op("Where", counts, g.constant(np.ones((1, 1, pixels))), none)
         rows = g.op("Concat", rows, ones, axis=1)
+    return MaskPrompt(rows, mask_weight(encoder), has_mask)
+
+
+def mask_weight(encoder: PromptEncoder) -> F64:
+    """What each row of a mask prompt adds to the image, (C + 1, dim); the last one is constant."""
+    last = encoder.mask_downscaling[-1]
     weight = double(last.weight)[:, :, 0, 0].T  # type: ignore[arg-type]
     shift = double(last.bias) - double(encoder.no_mask_embed.weight)[0]  # type: ignore[arg-type]
-    return MaskPrompt(rows, np.concatenate([weight, shift[None]]))
+    return np.concatenate([weight, shift[None]])
 
 
 def transposed_row(g: GraphBuilder, rows: str, layer: nn.ConvTranspose2d, dy: int) -> str:

@@ -11,13 +11,12 @@ from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.blocks import array, norm
 from samrt_export.graphs.decoder_cross import (
     F64,
+    Image,
     ImageSide,
     MaskPrompt,
+    PlainImage,
+    Start,
     double,
-    first_read,
-    first_write,
-    read_image,
-    write_image,
 )
 from samrt_export.graphs.decoder_tokens import chain, mlp, self_attention, stacked_mlp
 from samrt_export.nets.two_way import TwoWayBlock, TwoWayTransformer
@@ -115,7 +114,7 @@ def point_inputs(g: GraphBuilder) -> tuple[str, str]:
 def two_way(
     g: GraphBuilder, transformer: TwoWayTransformer, code: str, embedding: str,
     base: Tensor | None, image_code: Tensor, mask: MaskPrompt | None, keep: int,
-    update: Callable[..., tuple[str, str]] | None = None,
+    image_of: Callable[[GraphBuilder, Start], Image] = PlainImage,
 ) -> tuple[str, str]:  # fmt: skip
     """The transformer on tokens `code` (N, T, dim), which are their own position codes.
 
@@ -128,55 +127,39 @@ def two_way(
         image_code: (1, dim, h, w) position codes.
         mask: what mask prompts add to the image, or None.
         keep: how many of the first tokens are wanted.
-        update: `cpu_decoder.image_update`, or None for operators that every runtime has.
+        image_of: writes the image's side; the CPU form has another.
 
     Returns:
         Tokens (N, keep, dim) and the image (N, h w, dim).
     """
-    dim, pixels = int(image_code.shape[1]), int(image_code[0, 0].numel())
     side = ImageSide(KEYS, VALUES, QUERIES)
-    start = 0.0 if base is None else double(base)
-    image = g.op("Transpose", g.shape(embedding, [1, dim, pixels]), perm=[0, 2, 1])
-    codes = g.constant(array(image_code).reshape(1, dim, pixels).transpose(0, 2, 1))
-    tokens = code
-    coded = ""
-    for k, block in enumerate(transformer.layers):
-        if not isinstance(block, TwoWayBlock):
-            raise TypeError(f"expected TwoWayBlock, got {type(block)}")
-        read, write = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+    shift = 0.0 if base is None else double(base)
+    image = image_of(g, Start(embedding, image_code, shift, side, mask))
+    blocks = [first_block(transformer), *transformer.layers[1:]]
+    with g.scope("layers.0"):
+        tokens = self_attention(g, code, code, blocks[0])
+        with g.scope("cross_attn_token_to_image"):
+            read = blocks[0].cross_attn_token_to_image
+            seen = image.read_first(g.op("Add", tokens, code), read)
+    for k, block in enumerate(blocks):
         with g.scope(f"layers.{k}"):
-            tokens = self_attention(g, tokens, code, block)
-            q = g.op("Add", tokens, code)
-            with g.scope("cross_attn_token_to_image"):
-                if k == 0:
-                    seen = first_read(g, q, side, mask, read, pixels)
-                else:
-                    seen = read_image(g, q, image, coded, read)
             with g.scope("norm2"):
                 tokens = norm(g, g.op("Add", tokens, seen), block.norm2)
             tokens = mlp(g, tokens, block, transformer.cfg.activation)
             q = g.op("Add", tokens, code)
-            with g.scope("cross_attn_image_to_token"):
-                sign = -1.0 if update is None else 1.0
-                if k == 0:
-                    writing = first_write(g, q, tokens, side, mask, start, write, pixels, sign)
-                else:
-                    writing = write_image(g, q, tokens, coded, write, sign)
-                written = "" if update else writing.product(g, pixels)
-            with g.scope("norm4"):
-                if update is not None:
-                    image, coded = update(g, image, writing, codes, block.norm4, pixels)
-                else:
-                    # ONNX Runtime fuses an addition before a LayerNormalization into a kernel that
-                    # is slower on wide images than the two apart; a subtraction it leaves alone.
-                    image = norm(g, g.op("Sub", image, written), block.norm4)
-                    coded = g.op("Add", image, codes)
-    q = g.op("Add", tokens, code)
+            image.write(q, tokens, block)
+        if k + 1 < len(blocks):
+            with g.scope(f"layers.{k + 1}"):
+                tokens = self_attention(g, tokens, code, blocks[k + 1])
+                q = g.op("Add", tokens, code)
+                with g.scope("cross_attn_token_to_image"):
+                    seen = image.read(q, blocks[k + 1].cross_attn_token_to_image)
     tokens, q = cut(g, tokens, 0, keep), cut(g, q, 0, keep)
     with g.scope("final_attn_token_to_image"):
-        seen = read_image(g, q, image, coded, transformer.final_attn_token_to_image)
+        seen = image.read(q, transformer.final_attn_token_to_image)
     with g.scope("norm_final_attn"):
-        return norm(g, g.op("Add", tokens, seen), transformer.norm_final_attn), image
+        tokens = norm(g, g.op("Add", tokens, seen), transformer.norm_final_attn)
+    return tokens, image.result()
 
 
 def cut(g: GraphBuilder, tokens: str, start: int, stop: int) -> str:

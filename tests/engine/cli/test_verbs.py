@@ -13,6 +13,7 @@ import pytest
 
 import samrt
 from samrt import cli
+from samrt.bundle import Bundle
 from samrt.cli import _numbers, infer
 from samrt.errors import KernelError
 from samrt.imaging.derived.render import DERIVED_KINDS
@@ -65,6 +66,27 @@ def test_info(samrt_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("samrt._kernels.load", missing)
     assert json.loads(samrt_command("info", "--json").out)["native"]["available"] is False
     assert "not built" in samrt_command("info").out
+
+
+def test_info_of_a_model(samrt_command: Callable[..., Any], bundle_path: Path) -> None:
+    found = json.loads(samrt_command("info", str(bundle_path), "--json").out)
+    bundle = Bundle.open(bundle_path)
+    assert found["model_id"] == bundle.model_id
+    assert tuple(found["input"]["size"]) == bundle.manifest.input.size
+    first = found["graphs"][0]
+    assert (first["precision"], first["form"]) == (bundle.manifest.precision, "canonical")
+    assert first["files"]["encoder"]["sha256"] == bundle.artifact("encoder").sha256
+    assert first["verdict"]["state"] in ("passed", "unverified", "refused")
+    text = samrt_command("info", str(bundle_path))
+    assert (text.code, text.err) == (0, "")
+    assert bundle.model_id in text.out
+    assert bundle.manifest.source["license"] in text.out
+
+
+def test_info_of_no_model(samrt_command: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = samrt_command("info", str(tmp_path / "nothing.samrt"))
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
 
 
 def test_models(
