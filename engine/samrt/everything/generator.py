@@ -25,7 +25,7 @@ __all__ = ["AutomaticMaskGenerator", "Progress"]
 Progress = Callable[[int, int], None]
 """Called with the number of points asked so far and of all."""
 
-_BATCH_ON_CPU = 2
+_BATCH_ON_CPU = 4
 """Prompts per decoder call on processors: from 1 to 16 each takes the same time, but the memory
 grows with them, see ``benchmarks/everything.py --sweep``."""
 _BATCH_ELSEWHERE = 16
