@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of points asked so far and of all."""
 
 _BATCH_ON_CPU = 4
-"""Prompts per decoder call on processors: from 1 to 16 each takes the same time, but the memory
+"""Prompts per decoder call on processors: fewer or many more take longer each, and the memory
 grows with them, see ``benchmarks/everything.py --sweep``."""
 _BATCH_ELSEWHERE = 16
 """What engines are built for, see :class:`samrt.engines.options.BuildOptions`."""
