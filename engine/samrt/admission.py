@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from samrt._version import __version__
 from samrt.errors import BackendError, OptionError, OutputError, VerificationError
 from samrt.gate import admit, judge_record, remark
+from samrt.quoting import one_line
 
 if TYPE_CHECKING:
     from samrt.backends.base import Proof
@@ -198,7 +199,7 @@ def _test(predictor: Predictor) -> None:
         check = quick_check(predictor, expected)
         problem = None if check.passed else check.detail
     except BackendError as exc:
-        problem = " ".join(str(exc).split())
+        problem = one_line(exc)
     if problem is None:
         return
     what = _name(info) if proof is not None else f"{info.name} on {info.backend_effective}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from samrt.cli._cases import Pictures
+from samrt.quoting import one_line
 
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
@@ -89,7 +90,7 @@ def prove_engines(
         memory: DeviceMemory = open_memory(ExecutionOptions.from_environment().memory)
         reasons = reasons_not_to_run(api, engines, memory)
     except (BackendError, BackendUnavailableError) as exc:
-        reasons = [" ".join(str(exc).split())]
+        reasons = [one_line(exc)]
     if reasons:
         why = f"the engines cannot be run here ({'; '.join(reasons)})"
         return EngineProofReport(Verdict("unverified", why), engines)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from samrt.cli import _numbers
 from samrt.cli._cases import Pictures
+from samrt.quoting import one_line
 
 if TYPE_CHECKING:
     from samrt.bundle import Bundle
@@ -117,7 +118,7 @@ def _check_files(path: Path, report: _Report) -> Bundle | None:
     try:
         bundle = Bundle.open(path, verify="full")
     except BundleError as exc:
-        detail = " ".join(str(exc).split())
+        detail = one_line(exc)
         report.checks.append({"name": "intact", "passed": False, "detail": detail})
         return None
     report.model_id = bundle.model_id

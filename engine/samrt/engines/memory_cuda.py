@@ -15,6 +15,7 @@ import numpy as np
 
 from samrt.engines.memory import DeviceInfo, DeviceMemory, HostBuffer
 from samrt.errors import BackendError
+from samrt.quoting import one_line
 
 __all__ = ["CudaPythonMemory", "load_runtime"]
 
@@ -55,7 +56,7 @@ class CudaPythonMemory(DeviceMemory):
             code, *results = getattr(self._cuda, function)(*args)
         except (RuntimeError, TypeError, OverflowError) as exc:
             # Without a driver library cuda-python raises instead of returning a code.
-            raise BackendError(f"{function} for {what!r} failed: {_line(exc)}") from exc
+            raise BackendError(f"{function} for {what!r} failed: {one_line(exc)}") from exc
         if int(code) != 0:
             raise BackendError(f"{function} for {what!r} failed: {self._error(code)}")
         return tuple(results)
@@ -175,7 +176,3 @@ class CudaPythonMemory(DeviceMemory):
     def free_graph(self, graph: Any, what: str) -> None:
         """Free a recorded graph."""
         self._call("cudaGraphExecDestroy", what, graph)
-
-
-def _line(exc: BaseException) -> str:
-    return " ".join(str(exc).split()) or type(exc).__name__

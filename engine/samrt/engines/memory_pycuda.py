@@ -15,6 +15,7 @@ import numpy as np
 
 from samrt.engines.memory import DeviceInfo, DeviceMemory, HostBuffer
 from samrt.errors import BackendError
+from samrt.quoting import one_line
 
 __all__ = ["PyCudaMemory", "load_driver"]
 
@@ -60,7 +61,7 @@ class PyCudaMemory(DeviceMemory):
         try:
             yield
         except (self._cuda.Error, MemoryError) as exc:
-            text = " ".join(str(exc).split()) or type(exc).__name__
+            text = one_line(exc)
             raise BackendError(f"{function} for {what!r} failed: {text}") from exc
 
     def device(self) -> DeviceInfo:

@@ -13,6 +13,7 @@ from samrt.manifest import OutputSpec
 from samrt.phantoms import PHANTOM_NAMES
 from samrt.predictor import Predictor
 from samrt.preprocess import ImageSource
+from samrt.quoting import one_line
 from samrt.selfcheck import canonical_feature, figures_of, supported_prompts
 from samrt.types import ImageEmbedding, Prediction, Prompt
 from samrt.verification.figures import ArrayTally, MaskTally, compare_masks
@@ -248,7 +249,7 @@ def _or_fail(call: Callable[[], _T]) -> _T:
     try:
         return call()
     except BackendError as exc:
-        raise _CandidateError(" ".join(str(exc).split())) from exc
+        raise _CandidateError(one_line(exc)) from exc
 
 
 def _fed_back(reference: Predictor, truth: ImageEmbedding, prompt: Prompt) -> Prompt:

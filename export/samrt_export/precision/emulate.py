@@ -29,6 +29,7 @@ from samrt._version import __version__
 from samrt.backends.base import Arrays, Session, default_threads
 from samrt.errors import BackendError
 from samrt.manifest import TensorSpec
+from samrt.quoting import one_line
 from samrt_export.graph import EXTERNAL_FROM_BYTES, GraphBuilder
 from samrt_export.precision.floatgraph import MOVES, copy_of
 from samrt_export.precision.half import HalfGraph
@@ -193,7 +194,7 @@ class GraphSession(Session):
         try:
             results = self._session.run(names, dict(feeds))
         except Exception as exc:
-            reason = " ".join(str(exc).split())[:300]
+            reason = one_line(exc, 300)
             raise BackendError(f"model {self.name} failed while running: {reason}") from exc
         found = {name: np.asarray(array) for name, array in zip(names, results, strict=True)}
         self.watched = {name: found.pop(name) for name in self._extra}
@@ -231,7 +232,7 @@ def _open(builder: GraphBuilder, label: str, threads: int | None) -> ort.Inferen
                 source, sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as exc:
-            reason = " ".join(str(exc).split())[:300]
+            reason = one_line(exc, 300)
             raise BackendError(f"ONNX Runtime cannot open graph {label}: {reason}") from exc
 
 

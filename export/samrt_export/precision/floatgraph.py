@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from samrt.errors import BundleError
+from samrt.quoting import one_line
 from samrt_export.graph import Array, GraphBuilder
 
 __all__ = ["MOVES", "FloatGraph", "Weights", "key_of"]
@@ -113,7 +114,7 @@ class FloatGraph:
             model = onnx.load(str(file), load_external_data=False)
             self._types_of(model)
         except Exception as exc:
-            reason = " ".join(str(exc).split())[:300]
+            reason = one_line(exc, 300)
             raise BundleError(f"cannot read the graph {file.name}: {reason}") from exc
         graph = model.graph
         self.name, self.opset = str(graph.name), int(model.opset_import[0].version)

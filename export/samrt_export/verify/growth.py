@@ -30,6 +30,7 @@ from samrt.phantoms import PHANTOM_NAMES, phantom_case
 from samrt.predictor import load
 from samrt.preprocess import load_image, preprocess
 from samrt.prompts import decoder_input
+from samrt.quoting import one_line
 from samrt.selfcheck import supported_prompts
 
 __all__ = ["GraphPair", "explosion"]
@@ -191,7 +192,7 @@ class GraphPair:
             }
             return dict(zip(names, session.run(list(names), cast), strict=True))
         except Exception as exc:
-            reason = " ".join(str(exc).split())[:300]
+            reason = one_line(exc, 300)
             raise BackendError(f"ONNX Runtime cannot run {model.graph.name}: {reason}") from exc
         finally:
             del model.graph.output[:]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from samrt.errors import ImageError
 from samrt.imaging.read import LoadedImage, read_image
+from samrt.quoting import one_line
 from samrt.types import Prompt
 
 __all__ = ["ImageCase", "automatic_prompts", "image_cases", "image_files"]
@@ -76,7 +77,7 @@ def image_cases(
         except ImageError as exc:
             if on_skip is None:
                 raise
-            on_skip(path, " ".join(str(exc).split()))
+            on_skip(path, one_line(exc))
             continue
         read += 1
         name = f"image-{image.sha256[:_DIGITS]}"
