@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 import samrt
-from machine import commit
+from machine import commit, difference
 from samrt.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -179,7 +179,7 @@ def do_build(bundle: Path, precision: str, runtime: str, twice: bool, unmeasured
         found["bytes"][role] = len(contents[0])
         found["build_s"][role] = built.seconds
         if twice:
-            found["twice"][role] = _difference(*contents)
+            found["twice"][role] = difference(*contents)
     return found | {"built": True}
 
 
@@ -201,15 +201,6 @@ def unmeasured_graph(plain: Path, role: str, precision: str, target: Path) -> Pa
         out = 4.0 if layer.quantise_output else None
         choices.append(Choice(layer, "max", 4.0, 0.0, None, zeros, out, None, 0.0, 0.0))
     return to_int8(graph, choices).write(target, samrt.__version__)[0]
-
-
-def _difference(first: bytes, second: bytes) -> str:
-    if first == second:
-        return "identical"
-    if len(first) != len(second):
-        return f"sizes differ by {abs(len(first) - len(second))} bytes"
-    a, b = (np.frombuffer(content, np.uint8) for content in (first, second))
-    return f"{np.count_nonzero(a != b)} of {a.size} bytes differ"
 
 
 def table(results: dict[str, Any]) -> Iterator[str]:

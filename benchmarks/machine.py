@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 MUCH = 0.1
 
@@ -73,3 +75,13 @@ def _busy_s() -> float | None:
             user, nice, system, _idle, _wait, irq, soft, steal = map(int, fields[:8])
             ticks += user + nice + system + irq + soft + steal
     return float(ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def difference(first: bytes, second: bytes) -> str:
+    """What sets two files' contents apart, in words."""
+    if first == second:
+        return "identical"
+    if len(first) != len(second):
+        return f"sizes differ by {abs(len(first) - len(second))} bytes"
+    a, b = (np.frombuffer(content, np.uint8) for content in (first, second))
+    return f"{np.count_nonzero(a != b)} of {a.size} bytes differ"

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from machine import difference
 from samrt.bundle import Bundle, find_model
 
 Setting = Callable[[Any, Any, Any], None]
@@ -96,16 +95,6 @@ def built(path: Path, settings: list[Setting], most: int) -> bytes:
     if content is None:
         raise SystemExit(f"{path.name}: the builder refuses this option")
     return bytes(content)
-
-
-def difference(first: bytes, second: bytes) -> str:
-    """In words."""
-    if first == second:
-        return "identical"
-    if len(first) != len(second):
-        return f"sizes differ by {abs(len(first) - len(second))} bytes"
-    a, b = (np.frombuffer(content, np.uint8) for content in (first, second))
-    return f"{np.count_nonzero(a != b)} of {a.size} bytes differ"
 
 
 def main() -> int:
