@@ -145,6 +145,34 @@ struct MbConvNode {
     }
 };
 
+struct Stem {
+    static constexpr const char* kName = "Stem";
+    static constexpr std::size_t kInputs = 5;
+    static constexpr bool needed(std::size_t) { return true; }
+    static constexpr bool integer(std::size_t) { return false; }
+    StemWeights weights;
+
+    explicit Stem(const Node& node) : weights(made(node.constant(1), node.constant(3))) {}
+
+    static StemWeights made(const Tensor& w1, const Tensor& w2) {
+        expect(w1.shape.size() == 3 && w2.shape.size() == 3 && w1.shape[0] == 9 &&
+                   w2.shape[0] == 9 && w2.shape[1] == w1.shape[2],
+               "w1 must be (9, C, M) and w2 (9, M, N)");
+        return StemWeights(w1.data, w2.data, small(w1.shape[1], "C"), small(w1.shape[2], "M"),
+                           small(w2.shape[2], "N"));
+    }
+
+    void run(const Call& call) const {
+        const Tensor image = call.input(0);
+        expect(image.shape.size() == 4 && image.shape[0] == 1 && image.shape[1] == weights.channels,
+               "image must be (1, C, H, W)");
+        const int height = small(image.shape[2], "H"), width = small(image.shape[3], "W");
+        const std::vector<std::int64_t> shape = {1, (height + 3) / 4, (width + 3) / 4, weights.out};
+        stem(image.data, height, width, weights, call.vector(2, weights.middle, "b1", true),
+             call.vector(4, weights.out, "b2", true), call.output(shape), call.parallel());
+    }
+};
+
 struct Attention {
     static constexpr const char* kName = "Attention";
     static constexpr std::size_t kInputs = 5;

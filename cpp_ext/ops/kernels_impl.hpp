@@ -67,6 +67,8 @@ void normalize_row(const float* x, int n, const float* gamma, const float* beta,
     store_part(y + whole, gelu ? gelu_of(value) : value, left);
 }
 
+constexpr float kFar = -3e38f;  // a score that weighs nothing
+
 // e^(score - top) in place; the sum.
 float exponentials(float* scores, int n, float top) {
     const int whole = n / kLanes * kLanes;
@@ -76,13 +78,13 @@ float exponentials(float* scores, int n, float top) {
         total += value;
         store(scores + i, value);
     }
-    float sum = sum_of(total);
     if (whole < n) {
-        const Vec last = exp_negative(smaller(load_part(scores + whole, at(n - whole)) - top, Vec{}));
-        store_part(scores + whole, last, at(n - whole));
-        for (int i = whole; i < n; ++i) sum += scores[i];
+        const std::size_t left = at(n - whole);
+        const Vec last = exp_negative(load_part_or(scores + whole, left, kFar) - top);
+        total += last;  // what is behind the end is 1e-38
+        store_part(scores + whole, last, left);
     }
-    return sum;
+    return sum_of(total);
 }
 
 float softmax_row(float* scores, const float* bias, int n, float* maximum) {
@@ -96,13 +98,17 @@ float softmax_row(float* scores, const float* bias, int n, float* maximum) {
         }
         best = larger(best, value);
     }
-    float top = largest_of(best);
-    for (int i = whole; i < n; ++i) {
-        if (bias) scores[i] += bias[i];
-        top = scores[i] > top ? scores[i] : top;
+    if (whole < n) {
+        const std::size_t left = at(n - whole);
+        Vec value = load_part_or(scores + whole, left, kFar);
+        if (bias) {
+            value += load_part(bias + whole, left);
+            store_part(scores + whole, value, left);
+        }
+        best = larger(best, value);
     }
-    *maximum = top;
-    return exponentials(scores, n, top);
+    *maximum = largest_of(best);
+    return exponentials(scores, n, *maximum);
 }
 
 float softmax_relative_row(float* scores, const float* down, int rows, const float* across,

@@ -116,6 +116,18 @@ struct MbConv {
 void mbconv(const float* x, int height, int width, const MbConv& layer, float* y,
             const Parallel& parallel);
 
+// Two 3 x 3 convolutions of stride 2, a GELU between them; their weights by rows of taps.
+struct StemWeights {
+    // w1 (9, channels, middle) and w2 (9, middle, out), taps row by row.
+    StemWeights(const float* w1, const float* w2, int channels, int middle, int out);
+    int channels, middle, out;
+    Packed first[3], second[3];
+};
+
+// image (channels, height, width) to y (height / 4, width / 4, out), sizes rounded up; zero padding.
+void stem(const float* image, int height, int width, const StemWeights& weights, const float* b1,
+          const float* b2, float* y, const Parallel& parallel);
+
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d
     int grid_h, grid_w;            // tokens

@@ -71,6 +71,7 @@ void pack_transposed_panels(const float* const* rows, int k, int n, float* packe
 template <int Rows, int Vecs>
 SAMRT_INLINE void finish(Vec (&sum)[Rows][Vecs], float* c, std::ptrdiff_t c_stride, int columns,
                          int column, const Epilogue& then) {
+#pragma GCC unroll 4
     for (int v = 0; v < Vecs; ++v) {
         const int left = columns - v * kLanes;
         if (left <= 0) return;
@@ -104,7 +105,11 @@ SAMRT_INLINE void finish(Vec (&sum)[Rows][Vecs], float* c, std::ptrdiff_t c_stri
 template <int Rows, int Vecs>
 void tile(const float* a, std::ptrdiff_t stride, const float* packed, int k, float* c,
           std::ptrdiff_t c_stride, int columns, int column, const Epilogue& then) {
-    Vec sum[Rows][Vecs] = {};
+    Vec sum[Rows][Vecs];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vecs; ++v) sum[r][v] = Vec{};  // in registers, not as one block
     // Three rows share a pointer: base, base + stride and base + 2 stride are one address each.
     constexpr int kGroups = (Rows + 2) / 3;
     const float* base[kGroups];
@@ -177,7 +182,11 @@ template <int Rows, int Vecs>
 void tile8(const std::uint8_t* a, std::ptrdiff_t stride, const std::int8_t* packed, int k,
            const float* row_scale, const float* scale, const std::int32_t* sums, float* c,
            std::ptrdiff_t c_stride, int columns, int column, const Epilogue& then) {
-    IntVec total[Rows][Vecs] = {};
+    IntVec total[Rows][Vecs];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vecs; ++v) total[r][v] = IntVec{};
     constexpr int kGroups = (Rows + 2) / 3;
     const std::uint8_t* base[kGroups];
     for (int g = 0; g < kGroups; ++g) base[g] = a + 3 * g * stride;
@@ -198,19 +207,23 @@ void tile8(const std::uint8_t* a, std::ptrdiff_t stride, const std::int8_t* pack
         for (int g = 0; g < kGroups; ++g) base[g] += 4;
     }
     Vec sum[Rows][Vecs];
+#pragma GCC unroll 4
     for (int v = 0; v < Vecs; ++v) {
         const int left = columns - v * kLanes;
-        IntVec offset{};
-        Vec factor{};
-        if (left > 0) {
-            const std::size_t bytes = at(left < kLanes ? left : kLanes) * 4;
-            std::memcpy(&offset, sums + column + v * kLanes, bytes);
-            std::memcpy(&factor, scale + column + v * kLanes, bytes);
+        const auto* offsets = reinterpret_cast<const float*>(sums + column + v * kLanes);
+        const float* factors = scale + column + v * kLanes;
+        Vec offset{}, factor{};  // the offset's bits are those of integers
+        if (left >= kLanes) {
+            offset = load(offsets);
+            factor = load(factors);
+        } else if (left > 0) {
+            offset = load_part(offsets, at(left));
+            factor = load_part(factors, at(left));
         }
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r)
-            sum[r][v] =
-                __builtin_convertvector(total[r][v] - offset, Vec) * (factor * row_scale[r]);
+            sum[r][v] = __builtin_convertvector(total[r][v] - reinterpret_cast<IntVec>(offset), Vec) *
+                        (factor * row_scale[r]);
     }
     finish<Rows, Vecs>(sum, c, c_stride, columns, column, then);
 }

@@ -118,6 +118,48 @@ void convolutions() {
     }
 }
 
+// 3 x 3, stride 2, zero padding; x and the result channels last.
+std::vector<double> halved(const std::vector<double>& x, int h, int w, int k, const Floats& weight,
+                           const Floats& bias, int n) {
+    const int oh = (h - 1) / 2 + 1, ow = (w - 1) / 2 + 1;
+    std::vector<double> y(size(oh, ow) * at(n));
+    for (int r = 0; r < oh; ++r)
+        for (int s = 0; s < ow; ++s)
+            for (int j = 0; j < n; ++j) {
+                double sum = double(bias[at(j)]);
+                for (int t = 0; t < 9; ++t) {
+                    const int yy = 2 * r + t / 3 - 1, xx = 2 * s + t % 3 - 1;
+                    if (yy < 0 || yy >= h || xx < 0 || xx >= w) continue;
+                    for (int i = 0; i < k; ++i)
+                        sum += x[(size(yy, w) + at(xx)) * at(k) + at(i)] *
+                               double(weight[(size(t, k) + at(i)) * at(n) + at(j)]);
+                }
+                y[(size(r, ow) + at(s)) * at(n) + at(j)] = sum;
+            }
+    return y;
+}
+
+void stems() {
+    const int shapes[][3] = {{1, 1, 3}, {5, 6, 3}, {7, 40, 2}, {70, 33, 3}};
+    for (const auto& [h, w, channels] : shapes) {
+        const int middle = 18, out = 35;
+        const Floats image = noise(size(h, w) * at(channels));
+        const Floats w1 = noise(size(9 * channels, middle), 0.3f), b1 = noise(at(middle));
+        const Floats w2 = noise(size(9 * middle, out), 0.1f), b2 = noise(at(out));
+        const int mh = (h + 1) / 2, mw = (w + 1) / 2;
+        Floats y(size((mh + 1) / 2, (mw + 1) / 2) * at(out));
+        stem(image.data(), h, w, StemWeights(w1.data(), w2.data(), channels, middle, out),
+             b1.data(), b2.data(), y.data(), serial);
+        std::vector<double> x(image.size());
+        for (int c = 0; c < channels; ++c)
+            for (std::size_t i = 0; i < size(h, w); ++i)
+                x[i * at(channels) + at(c)] = double(image[at(c) * size(h, w) + i]);
+        std::vector<double> inside = halved(x, h, w, channels, w1, b1, middle);
+        for (double& value : inside) value = gelu(value);
+        compare("stem", y, halved(inside, mh, mw, middle, w2, b2, out), 1e-5);
+    }
+}
+
 void attentions() {
     const AttentionShape shapes[] = {
         {1, 3, 1, 1, 1, 1}, {2, 8, 5, 6, 3, 4}, {1, 16, 20, 20, 14, 14}, {2, 12, 30, 36, 30, 36}};
@@ -187,6 +229,7 @@ int main() {
     linear_layers();
     hidden_layers();
     convolutions();
+    stems();
     attentions();
     decoder_layers();
     std::printf("operators, %s: %d checks, %d failed\n", kernels().name, checks, failures);

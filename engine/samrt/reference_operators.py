@@ -24,6 +24,7 @@ __all__ = [
     "mb_conv",
     "mlp",
     "read_image",
+    "stem",
     "upscale_masks",
 ]
 
@@ -96,6 +97,16 @@ def mb_conv(
     mixed = gelu(_taps(wide, wd, bd, stride))
     y = mixed @ w3.astype(np.float64) + b3
     return _single(gelu(x + y) if residual else y)
+
+
+def stem(image: F32, w1: F32, b1: F32, w2: F32, b2: F32) -> F32:
+    """Two 3 x 3 convolutions of stride 2, zero padding 1, with a GELU between them.
+
+    image (1, C, H, W), w1 (9, C, M) and w2 (9, M, N), taps row by row, to (1, ceil(H / 4),
+    ceil(W / 4), N), channels last.
+    """
+    x = image.astype(np.float64).transpose(0, 2, 3, 1)
+    return _single(_halved(gelu(_halved(x, w1, b1)), w2, b2))
 
 
 def attention(
@@ -354,6 +365,18 @@ def _taps(x: F64, weight: F32, bias: F32, stride: int) -> F64:
         y, x0 = divmod(tap, 3)
         out += padded[:, y : y + height : stride, x0 : x0 + width : stride] * weight[tap]
     return out
+
+
+def _halved(x: F64, weight: F32, bias: F32) -> F64:
+    """3 x 3 convolution of stride 2 with zero padding 1; x (1, H, W, K), weight (9, K, N)."""
+    _, height, width, _ = x.shape
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    parts = [
+        padded[:, tap // 3 : tap // 3 + height : 2, tap % 3 : tap % 3 + width : 2]
+        @ weight[tap].astype(np.float64)
+        for tap in range(9)
+    ]
+    return np.asarray(sum(parts) + bias, np.float64)
 
 
 def _single(x: NDArray[Any]) -> F32:

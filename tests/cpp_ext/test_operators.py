@@ -165,6 +165,38 @@ def test_mbconv(shape: tuple[int, int], kind: str) -> None:
     close(got, expected)
 
 
+def halved(x: NDArray[np.float64], weight: Any, bias: Any) -> NDArray[np.float64]:
+    """3 x 3 convolution of (1, H, W, K), stride 2, zero padding; weight (9, K, N)."""
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    high, wide = x.shape[1], x.shape[2]
+    total = np.zeros((1, -(-high // 2), -(-wide // 2), weight.shape[2])) + bias
+    for tap in range(9):
+        y, z = divmod(tap, 3)
+        total += padded[:, y : y + high : 2, z : z + wide : 2] @ weight[tap].astype(np.float64)
+    return total
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 6, 5), (3, 77, 130), (4, 256, 33)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_stem(shape: tuple[int, int, int], threads: int) -> None:
+    rng = np.random.default_rng(shape[1])
+    image, middle, out = noise(rng, 1, *shape), 32, 40
+    w1, b1 = noise(rng, 9, shape[0], middle, scale=0.2), noise(rng, middle)
+    w2, b2 = noise(rng, 9, middle, out, scale=0.1), noise(rng, out)
+    inside = gelu(halved(image.astype(np.float64).transpose(0, 2, 3, 1), w1, b1))
+    close(run("Stem", [image, w1, b1, w2, b2], threads), halved(inside, w2, b2))
+
+
+def test_gelu_far_from_zero() -> None:
+    """A product by the unit matrix, so that only the GELU rounds."""
+    x = np.concatenate([np.linspace(-9, 9, 4001), [-1e30, -1e4, -50, -0.0, 50, 1e4, 1e30]])
+    x = x.astype(np.float32)[None, :, None]
+    got = run("Linear", [x, np.ones((1, 1), np.float32), np.zeros(1, np.float32)], gelu=1)
+    off = np.abs(got - gelu(x.astype(np.float64)))
+    assert float((off / np.maximum(np.abs(x), 1)).max()) < 4e-7
+    assert not np.any(got[np.abs(x) < 30] > np.maximum(x[np.abs(x) < 30], 0) + 1e-6)
+
+
 @pytest.mark.parametrize(("high", "wide", "masks"), [(1, 1, 1), (3, 5, 4), (2, 50, 3)])
 def test_upscale_masks(high: int, wide: int, masks: int) -> None:
     rng = np.random.default_rng(high)
@@ -285,6 +317,8 @@ def layout(grid_h: int, grid_w: int, window_h: int, window_w: int) -> dict[str, 
         ("Attention", [(1, 4, 6)], layout(2, 2, 3, 1), "larger"),
         ("DepthwiseConv", [(4, 6), (9, 6), (6,)], {}, "H, W, C"),
         ("MbConv", MBCONV, {"residual": 1}, "residual"),
+        ("Stem", [(1, 2, 8, 8), (9, 3, 4), (4,), (9, 4, 5), (5,)], {}, "C, H, W"),
+        ("Stem", [(1, 3, 8, 8), (9, 3, 4), (4,), (9, 3, 5), (5,)], {}, "9, M, N"),
         ("MbConv", MBCONV, {"stride": 3}, "stride"),
     ],
 )  # fmt: skip
@@ -301,7 +335,8 @@ def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = "image or rows or upscale or int8 or linear or mlp or depthwise or mbconv or attention"
+    tests = "image or rows or upscale or stem or gelu or int8 or linear or mlp or depthwise"
+    tests += " or mbconv or attention"
     files = [__file__, str(Path(__file__).with_name("test_decoder_operators.py"))]
     again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, *files]
     done = subprocess.run(

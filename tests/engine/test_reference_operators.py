@@ -45,6 +45,15 @@ def test_mlp_adds_its_input() -> None:
     np.testing.assert_allclose(found, x + hidden @ w2 + [0.25, 0.0], rtol=1e-6)
 
 
+def test_stem_counts_the_pixels_inside() -> None:
+    image = np.ones((1, 1, 4, 8), np.float32)
+    ones, zero = np.ones((9, 1, 1), np.float32), np.zeros(1, np.float32)
+    found = plain.stem(image, ones, zero, ones, zero)
+    assert found.shape == (1, 1, 2, 1)
+    inside = plain.gelu(single([[4.0, 6.0, 6.0, 6.0], [6.0, 9.0, 9.0, 9.0]]))
+    np.testing.assert_allclose(found[0, 0, :, 0], [inside[:, :2].sum(), inside[:, 1:].sum()])
+
+
 def attend(qkv: Any, grid: tuple[int, int], window: tuple[int, int], *more: Any) -> Any:
     return plain.attention(
         single(qkv), *more, heads=1, grid_h=grid[0], grid_w=grid[1], window_h=window[0],

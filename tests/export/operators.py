@@ -55,6 +55,13 @@ class DepthwiseConv(OpRun):
         return (plain.depthwise_conv(x, weight, bias),)
 
 
+class Stem(OpRun):
+    op_domain = "samrt"
+
+    def _run(self, image: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> tuple[Any]:
+        return (plain.stem(image, w1, b1, w2, b2),)
+
+
 class MbConv(OpRun):
     op_domain = "samrt"
 
@@ -93,7 +100,8 @@ class ImagePass(OpRun):
 
 
 OPERATORS = [
-    Attention, Linear, Mlp, DepthwiseConv, MbConv, UpscaleMasks, MaskRows, ReadImage, ImagePass,
+    Attention, Linear, Mlp, DepthwiseConv, MbConv, Stem, UpscaleMasks, MaskRows, ReadImage,
+    ImagePass,
 ]  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """The CPU form of TinyViT: the same network in samrt's own operators, channels last throughout.
 
-The stem's two convolutions stay ONNX; behind them one transposition, and then every tensor is
-(1, H, W, C) up to the neck.
+Behind the stem every tensor is (1, H, W, C) up to the neck.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from torch import nn
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs import operators as op
 from samrt_export.graphs.blocks import neck
-from samrt_export.graphs.fold import emit_conv_bn, float64
+from samrt_export.graphs.fold import float64
 from samrt_export.graphs.tiny_vit import TO_TOKENS, attention_weights
 from samrt_export.graphs.vit_attention import Windows
 from samrt_export.nets.tiny_vit import MBConv, PatchMerging, Stage, TinyViT, TinyVitBlock
@@ -22,17 +21,25 @@ Size = tuple[int, int]
 def emit_cpu_tiny_vit(g: GraphBuilder, encoder: TinyViT, image: str) -> str:
     """As `tiny_vit.emit_tiny_vit`: `image` (1, 3, S_h, S_w) to (1, out_chans, h, w)."""
     cfg = encoder.cfg
-    first, _, second = encoder.patch_embed.seq
-    with g.scope("patch_embed.seq.0"):
-        x = g.gelu(emit_conv_bn(g, image, first))
-    with g.scope("patch_embed.seq.2"):
-        x = g.op("Transpose", emit_conv_bn(g, x, second), perm=TO_TOKENS)
+    with g.scope("patch_embed"):
+        x = _stem(g, image, encoder)
     for index, layer in enumerate(encoder.layers):
         with g.scope(f"layers.{index}"):
             x = _stage(g, x, layer, cfg.grid(index))
     grid = cfg.grid(len(encoder.layers) - 1)
     tokens = g.shape(x, [1, grid[0] * grid[1], cfg.embed_dims[-1]])
     return neck(g, tokens, encoder.neck, grid)
+
+
+def _stem(g: GraphBuilder, image: str, encoder: TinyViT) -> str:
+    """(1, 3, S_h, S_w) to (1, H, W, C) of the first stage."""
+    cfg = encoder.cfg
+    first, _, second = encoder.patch_embed.seq
+    if (cfg.stem_kernel, cfg.stem_stride) == (3, 2):
+        return op.stem(g, image, cfg.image_size, first, second)
+    x = g.op("Transpose", image, perm=TO_TOKENS)  # LiteMedSAM's are 1 x 1
+    x = op.pointwise(g, x, cfg.image_size, first, gelu=True)
+    return op.pointwise(g, x, cfg.image_size, second)
 
 
 def _stage(g: GraphBuilder, x: str, stage: nn.Module, grid: Size) -> str:

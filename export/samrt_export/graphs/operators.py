@@ -124,6 +124,14 @@ def depthwise(g: GraphBuilder, x: str, grid: tuple[int, int], module: nn.Module)
     )
 
 
+def pointwise(
+    g: GraphBuilder, x: str, grid: tuple[int, int], module: nn.Module, *, gelu: bool = False
+) -> str:
+    """A 1 x 1 ConvBn of stride 1, perhaps with a GELU; (1, H, W, C_in) to (1, H, W, C_out)."""
+    weight, bias = _folded(module, stride=1)
+    return linear(g, x, (1, *grid), _matrix(weight).T, bias, gelu=gelu)
+
+
 def mb_conv(
     g: GraphBuilder, x: str, grid: tuple[int, int],
     modules: tuple[nn.Module, nn.Module, nn.Module], *, stride: int = 1, residual: bool,
@@ -143,6 +151,21 @@ def mb_conv(
     return g.custom(
         "MbConv", (1, *out, len(bias)), x, *inputs, stride=stride, residual=int(residual)
     )
+
+
+def stem(
+    g: GraphBuilder, image: str, size: tuple[int, int], first: nn.Module, second: nn.Module
+) -> str:
+    """Two 3 x 3 ConvBn of stride 2 with a GELU between; (1, C, H, W) to (1, H / 4, W / 4, N)."""
+    inputs = []
+    for module in (first, second):
+        weight, bias = _folded(module, stride=2)
+        if weight.shape[2:] != (3, 3):
+            raise ValueError(f"got a kernel of shape {weight.shape}; expected (out, in, 3, 3)")
+        taps = weight.transpose(2, 3, 1, 0).reshape(9, weight.shape[1], -1)
+        inputs += [g.weight(taps), g.weight(bias)]
+    out = tuple(-(-side // 4) for side in size)
+    return g.custom("Stem", (1, *out, len(bias)), image, *inputs)
 
 
 def upscaled_masks(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from samrt.bundle import MANIFEST_NAME, Bundle, write_bundle
 from samrt.predictor import Predictor, load
 from samrt_export.precision.search import in_words
 from samrt_export.quantize.arithmetic import quantise_weight
+from samrt_export.quantize.cpu_order import Costs, encoder_inputs, measure
 from samrt_export.verify import Case, VerificationRecord, compare, parity_with
 
 __all__ = ["DOMAIN", "add_int8_form", "integer_nodes", "to_int8_operators"]
@@ -34,6 +36,9 @@ _WEIGHTS = {"Linear": (1,), "Mlp": (3, 5), "MbConv": (1, 5)}
 _INPUTS = {"Linear": 6, "Mlp": 7, "MbConv": 7}
 _SMALLEST = 1024
 """Elements of a matrix below which integers save nothing."""
+_MOST_TRIES = 8
+_PICTURES = 3
+"""Pictures on which it is found out which nodes cost the most."""
 
 
 def add_int8_form(
@@ -42,7 +47,8 @@ def add_int8_form(
 ) -> Bundle:  # fmt: skip
     """Give a bundle with an int8 encoder the int8 form in samrt's operators, if that passes too.
 
-    First all layers are tried in int8, then all but the convolutions (``MbConv``).
+    First all layers are tried in int8. If that does not pass, those that cost the most accuracy
+    return to float32 (see `Costs.next_kept`) until it does.
 
     Args:
         built: the bundle with its int8 graphs.
@@ -62,16 +68,17 @@ def add_int8_form(
     if source is None or problem is not None:
         say(f"no CPU form in int8: {problem}")
         return built
-    tried: list[list[str]] = []
-    for kinds in ((), ("MbConv",)):
-        model, changed, kept = to_int8_operators(old.file_of(source), kinds)
-        if not changed or changed in tried:
-            continue
-        tried.append(changed)
+    path = old.file_of(source)
+    costs: Costs | None = None
+    wanted: list[str] = []
+    for attempt in range(1, _MOST_TRIES + 1):
+        model, changed, kept = to_int8_operators(path, wanted)
+        if not changed:
+            break
         say(f"the encoder's CPU form with {len(changed)} nodes in int8, {len(kept)} in float32")
         content = model.SerializeToString(deterministic=True)
         del model
-        made = _with_form(built, content, work / f"cpu{len(tried)}")
+        made = _with_form(built, content, work / f"cpu{attempt}")
         with load(
             made.path, precision="int8", backend=RUNTIME, threads=threads, form="cpu"
         ) as engine:
@@ -80,7 +87,17 @@ def add_int8_form(
         if record.passed:
             return _recorded(made, record, changed, kept)
         say(f"not good enough: {'; '.join(record.failures)}")
-    say("there is no CPU form in int8" + ("" if tried else ": no layer of it is large enough"))
+        if costs is None:
+            pictures = [case.image for case in islice(cases(), _PICTURES)]
+            feeds = list(encoder_inputs(old, pictures, threads or 1))
+            costs = measure(
+                str(path), changed, lambda names: to_int8_operators(path, names)[0], feeds,
+                threads, say,
+            )  # fmt: skip
+        before, wanted = wanted, costs.next_kept(wanted)
+        if wanted == before:
+            break
+    say("there is no CPU form in int8" + ("" if costs else ": no layer of it is large enough"))
     return built
 
 
@@ -133,13 +150,13 @@ def integer_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def to_int8_operators(
-    source: str | Path, keep_kinds: Collection[str] = ()
+    source: str | Path, keep: Collection[str] = ()
 ) -> tuple[onnx.ModelProto, list[str], list[str]]:
     """Read a CPU form in float32 and give its linear layers int8 weights.
 
     Args:
         source: the ``.onnx`` file; its data files beside it.
-        keep_kinds: operators that stay float32, of ``Linear``, ``Mlp`` and ``MbConv``.
+        keep: names of nodes that stay float32.
 
     Returns:
         The model, all weights inside; names of the nodes that were changed; and of those that
@@ -149,8 +166,8 @@ def to_int8_operators(
     nodes = integer_nodes(model)
     values = {item.name: item for item in model.graph.initializer}
     made: dict[str, tuple[str, str]] = {}
-    chosen = [node for node in nodes if node.op_type not in keep_kinds]
-    kept = [node.name for node in nodes if node.op_type in keep_kinds]
+    chosen = [node for node in nodes if node.name not in keep]
+    kept = [node.name for node in nodes if node.name in keep]
     for node in chosen:
         inputs = [*node.input, *[""] * (_INPUTS[node.op_type] - len(node.input))]
         scales = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from onnx import numpy_helper
 import samrt
 from samrt.backends import operators
 from samrt.bundle import Bundle
-from samrt.phantoms import PhantomCase
+from samrt.phantoms import PhantomCase, phantom_cases
 from samrt_export.quantize import cpu_form, quantize
 from samrt_export.quantize.cpu_form import to_int8_operators
+from samrt_export.quantize.cpu_order import Costs, encoder_inputs, measure
 from samrt_export.quantize.quantise import QuantizeOptions
 
 from ..test_cpu_bundle import loaded, needs_library, shared, write  # noqa: F401 - fixtures
@@ -52,12 +54,52 @@ def test_linear_layers_become_integers_and_the_rest_stays(source: Path) -> None:
         assert np.abs(whole * scale - weight).max() <= 0.51 * scale.max()
 
 
-def test_kinds_that_are_to_stay_float(source: Path) -> None:
-    model, changed, kept = to_int8_operators(source, ["MbConv"])
+def test_nodes_that_are_to_stay_float(source: Path) -> None:
+    named = [n.name for n in cpu_form.integer_nodes(onnx.load(str(source)))]
+    wanted = [name for name in named if "mbconv" in name]
+    model, changed, kept = to_int8_operators(source, wanted)
     assert "MbConv" in kinds(model)
     assert "MbConvInt8" not in kinds(model)
-    assert kept
-    assert not set(kept) & set(changed)
+    assert (wanted, sorted(named)) == (kept, sorted(kept + changed))
+
+
+def test_what_costs_most_returns_to_float_until_half_the_error_is_gone() -> None:
+    costs = Costs(together=1.0, apart={"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.05, "e": -0.01})
+    first = costs.next_kept([])
+    assert first == ["a", "b"]
+    second = costs.next_kept(first)
+    assert second == ["a", "b", "c"]
+    third = costs.next_kept(second)
+    assert third == ["a", "b", "c", "d"]
+    assert costs.next_kept(third) == third  # what is left does not help
+
+
+@needs_library
+def test_costs_are_those_of_the_nodes(shared: Bundle, source: Path) -> None:  # noqa: F811
+    named = [n.name for n in cpu_form.integer_nodes(onnx.load(str(source)))]
+    image = phantom_cases()[0].image
+    feeds = list(encoder_inputs(shared, [image], 1))
+    assert [tuple(value.shape) for value in feeds[0].values()] == [
+        shared.artifact("encoder").inputs[0].shape
+    ]
+    worst = named[3]
+
+    def make(kept: Sequence[str]) -> onnx.ModelProto:
+        model, _, _ = to_int8_operators(source, kept)
+        for node in model.graph.node:  # one node's scales are far off
+            for item in model.graph.initializer:
+                if node.name == worst and item.name in node.input and item.name.endswith(".scale"):
+                    item.CopyFrom(
+                        numpy_helper.from_array(2 * numpy_helper.to_array(item), item.name)
+                    )
+        return model
+
+    said: list[str] = []
+    costs = measure(str(source), named, make, feeds, 1, said.append)
+    assert next(iter(costs.apart)) == worst
+    assert costs.apart[worst] > 0.9 * costs.together
+    assert set(costs.apart) == set(named)
+    assert worst in said[0]
 
 
 @needs_library
