@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help demo size test test-all test-interop lint dev clean check-tools
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 20
 
 check-tools:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
@@ -83,14 +83,20 @@ CPP_FLAGS := -std=c++17 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wa
 ARM_CXX ?= aarch64-linux-gnu-g++
 ARM_EMULATOR ?= qemu-aarch64
 BENCH_RUNS ?= 30
+RESULTS ?= benchmarks/results
+# What make bench measures, in this order; what is left out keeps its recorded figures in the table.
+PARTS ?= peers tiny everything int8
 PEERS ?=
+TINY ?=
+EVERYTHING ?= --points 16 --runs 1 --sweep
+INT8 ?=
 SCALING ?=
 BENCH_JSON ?= benchmarks/results/kernels.json
 
 GOLDEN ?= ../shared/golden
 PARITY ?= --sensitivity --json benchmarks/results/parity.json
 
-.PHONY: bench bench-scaling native bench-kernels test-cpp test-arm arm-tools parity
+.PHONY: bench bench-peers bench-tiny bench-everything bench-int8 targets bench-scaling native bench-kernels test-cpp test-arm arm-tools parity
 
 parity: $(VENV)/.test ## every family against the outputs of its original code (GOLDEN=folder of vectors)
 	@test -f $(GOLDEN)/index.json || { echo "No golden vectors in '$(GOLDEN)': run make GOLDEN=/path parity" >&2; exit 1; }
@@ -103,8 +109,25 @@ $(VENV)/.peers: Makefile | $(VENV)/.test
 	@$(PIP) install --quiet --no-deps segment-anything==1.0 $(PEER_PACKAGES) || $(NO_NETWORK)
 	@touch $@
 
-bench: $(VENV)/.test $(VENV)/.peers ## samrt beside its peers, the same weights and threads (PEERS='--model mobile_sam --runs 5'; minutes)
-	@$(BIN)/python benchmarks/peers.py --json benchmarks/results/peers.json $(PEERS)
+bench: $(VENV)/.test $(VENV)/.peers ## every figure that has a target, then the table of targets (PARTS='peers tiny' for some; some 35 minutes)
+	@for part in $(PARTS); do $(MAKE) --no-print-directory bench-$$part || exit 1; echo; done
+	@$(BIN)/python benchmarks/targets.py --results $(RESULTS)
+
+targets: $(VENV)/.test ## the table of targets from the recorded figures; tables in the documents filled in
+	@$(BIN)/python benchmarks/printed.py
+	@$(BIN)/python benchmarks/targets.py --results $(RESULTS)
+
+bench-peers: $(VENV)/.test $(VENV)/.peers ## samrt beside its peers, the same weights and threads (PEERS='--model mobile_sam --runs 5')
+	@$(BIN)/python benchmarks/peers.py --json $(RESULTS)/peers.json $(PEERS)
+
+bench-tiny: $(VENV)/.test ## the embedded model as a user meets it: file to mask, box to mask, cold start
+	@$(BIN)/python benchmarks/tiny.py --json $(RESULTS)/tiny.json $(TINY)
+
+bench-everything: $(VENV)/.test $(VENV)/.peers ## everything mode beside segment-anything's generator
+	@$(BIN)/python benchmarks/everything.py --json $(RESULTS)/everything.json $(EVERYTHING)
+
+bench-int8: $(VENV)/.test ## int8 encoders beside float32, quantised first (INT8='--work build/int8' keeps the bundles)
+	@$(BIN)/python benchmarks/int8_encoder.py --json $(RESULTS)/int8.json $(INT8)
 
 bench-scaling: $(VENV)/.test ## time and memory over pictures, prompts, threads, everything mode and frames (some six minutes)
 	@$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json --plot docs/scaling.svg $(SCALING)

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from machine import Others, commit, peak_mb
+from machine import Others, peak_mb, where
 
 SIDE, LEAST_IOU = 1024, 0.99
 POINTS_SWEEP, BATCH_SWEEP = (1, 4, 8, 16, 32), (1, 2, 4, 8, 16, 64)
@@ -242,8 +242,7 @@ def main() -> int:
         found = (ours if args.part == "ours" else original)(args.folder, args)
         (args.folder / f"{args.part}.json").write_text(json.dumps(found), "utf-8")
         return 0
-    from samrt.environment import environment
-
+    about = where()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         in_process(folder, "prepare", args)
@@ -257,8 +256,7 @@ def main() -> int:
             )
         rows = sweep(folder, args) if args.sweep else None
     record = {
-        "environment": environment(),
-        "commit": commit(),
+        **about,
         "picture": [SIDE, SIDE],
         "points": args.points**2,
         "threads": args.threads,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,17 @@ def commit() -> str | None:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def where() -> dict[str, Any]:
+    """What every results file says of its run: machine and versions, commit, load average.
+
+    The load average is that of before the run, if this is asked first.
+    """
+    from samrt.environment import environment
+
+    load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+    return {"environment": environment(), "commit": commit(), "load_average": load}
 
 
 def peak_mb() -> float:

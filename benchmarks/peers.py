@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py [--model mobile_sam,sam] [--peer NAME ...] [--threads 2]
         [--runs 30] [--heavy-runs 3] [--work DIR] [--before 'nice -n 5'] [--json OUT]
+    python benchmarks/peers.py --table [--json FILE]
 
 Rows: encode a picture of 1024 x 1024; decode one box; decode 16 boxes; a box to a binary mask of
 1024 x 1024.  The weights are random (time does not depend on them), the same for all.  Before
@@ -15,6 +16,7 @@ tenth of the processors are marked.
 `samexporter` and `osam` are used if they can be imported (`make bench` installs them); osam's
 weights are downloads, so its code runs the traced graphs.  Both choose their threads themselves:
 on a machine with more cores than `--threads`, keep all to as many with `--before 'taskset -c 0,2'`.
+With --table the recorded figures are printed and nothing is run.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import peer_models as models
 from machine import MUCH, Others, commit, peak_mb
 
 ROOT = models.ROOT
+RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 ROWS = ("encode", "decode 1 box", "decode 16 boxes", "box to mask")
 TOLERANCE, IOU, WARM_UP = 1e-3, 0.999, 3
 HEAVY = {("sam", "encode")}
@@ -296,10 +299,14 @@ def main() -> int:
     parser.add_argument(
         "--json", type=Path, help="write here after each figure; others in it are kept"
     )
+    parser.add_argument("--table", action="store_true", help="print what is recorded")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return worker(args.worker)
+    if args.table:
+        print(table(json.loads((args.json or RESULTS).read_text("utf-8"))))
+        return 0
     args.peer = args.peer or list(engines.PEERS)
     args.rows = args.rows or list(ROWS)
     with tempfile.TemporaryDirectory() as name:

@@ -24,11 +24,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import samrt
-from machine import commit
-from samrt.environment import environment
+from machine import where
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = ROOT / "examples" / "ct_phantom.png"
@@ -140,6 +137,7 @@ def main() -> None:
     for name in ("arena", "spinning"):
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help="see load")
     args = parser.parse_args()
+    about = where()
     # First: a child's peak memory counts what its parent held when it was started.
     start = cold(args.threads, max(5, args.runs // 3))
     with samrt.load(
@@ -159,9 +157,7 @@ def main() -> None:
         "cold_start": start,
         "bundle_mb": bundle / 1e6,
         "this_process_peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "environment": environment(),
-        "commit": commit(),
-        "numpy": np.__version__,
+        **about,
     }
     print(f"{record['model']}, {record['backend']}, {info.threads} threads, {record['image']}")
     print(f"IoU with the drawing {iou:.3f}; bundle {record['bundle_mb']:.2f} MB\n")

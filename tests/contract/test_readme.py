@@ -14,8 +14,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -163,3 +165,29 @@ def test_tables_of_families_are_those_of_the_recorded_results() -> None:
     page = (ROOT / "README.md").read_text("utf-8")
     for table in done.stdout.strip().split("\n\n"):
         assert table in page, "run benchmarks/table.py and put its tables into the README"
+
+
+MARK = "<!-- printed by: "
+SHOWS_TARGETS = ("docs/performance.md",)
+
+
+def marked() -> list[str]:
+    """Pages with a table between `<!-- printed by: python benchmarks/NAME.py -->` and its end."""
+    paths = {page: ROOT / page for page in PAGES}
+    return [p for p, path in paths.items() if path.exists() and MARK in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("page", marked())
+def test_printed_tables_are_those_of_the_recorded_results(
+    page: str, benchmark_module: Callable[[str], ModuleType]
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra export)")
+    text, printed = (ROOT / page).read_text("utf-8"), benchmark_module("printed")
+    assert len(printed.BLOCK.findall(text)) == text.count(MARK), "a block is not closed"
+    _, stale = printed.filled(text)
+    assert not stale, f"{page} is out of date: run benchmarks/printed.py"
+
+
+@pytest.mark.parametrize("page", SHOWS_TARGETS)
+def test_the_table_of_targets_is_shown(page: str) -> None:
+    assert f"{MARK}python benchmarks/targets.py -->" in (ROOT / page).read_text("utf-8")
