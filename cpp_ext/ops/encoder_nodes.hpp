@@ -173,6 +173,31 @@ struct Stem {
     }
 };
 
+struct Conv3x3 {
+    static constexpr const char* kName = "Conv3x3";
+    static constexpr std::size_t kInputs = 2;
+    static constexpr bool needed(std::size_t) { return true; }
+    static constexpr bool integer(std::size_t) { return false; }
+    Conv3x3Weights weights;
+
+    explicit Conv3x3(const Node& node) : weights(made(node.constant(1))) {}
+
+    static Conv3x3Weights made(const Tensor& weight) {
+        expect(weight.shape.size() == 4 && weight.shape[2] == 3 && weight.shape[3] == 3,
+               "weight must be (N, C, 3, 3)");
+        return Conv3x3Weights(weight.data, small(weight.shape[0], "N"),
+                              small(weight.shape[1], "C"));
+    }
+
+    void run(const Call& call) const {
+        const Tensor x = call.input(0);
+        const Image size(x);
+        expect(size.channels == weights.channels, "x does not have as many channels as the weight");
+        conv3x3(x.data, size.height, size.width, weights,
+                call.output({1, size.height, size.width, weights.out}), call.parallel());
+    }
+};
+
 struct Attention {
     static constexpr const char* kName = "Attention";
     static constexpr std::size_t kInputs = 5;

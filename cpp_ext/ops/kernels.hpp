@@ -65,6 +65,11 @@ struct Kernels {
     // (9, channels). Pixel x of the output reads input pixels x * stride .. x * stride + 2.
     void (*depthwise)(const float* const* rows, const float* weight, const float* bias,
                       int channels, int pixels, int stride, bool gelu, float* y);
+    // The transforms around the products of a 3 x 3 convolution, see conv3x3.cpp. The 6 x 6 pixels
+    // of a tile (null: zeros), each of `channels`, become 36 vectors `stride` floats apart.
+    void (*filter_in)(const float* const* pixels, int channels, std::ptrdiff_t stride, float* to);
+    // 36 vectors become the 4 x 4 pixels of the result; those that are null are left out.
+    void (*filter_out)(const float* from, std::ptrdiff_t stride, int channels, float* const* pixels);
 };
 
 inline std::size_t packed_size(const Kernels& kernels, int k, int n) {

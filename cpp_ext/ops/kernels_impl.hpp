@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "filter_impl.hpp"
 #include "products_impl.hpp"
 #include "simd.hpp"
 
@@ -213,7 +214,7 @@ const Kernels kTable = {
     SAMRT_NAME,      kFast8,       kLanes,           kPanel,        pack_panels,
     pack_transposed_panels, multiply_packed, quantize_row, pack8_panels, multiply8_packed,
     normalize_row,   softmax_row,  softmax_relative_row, softmax_down_tile, scale_row, add_rows,
-    depthwise_row,
+    depthwise_row,   filter_in,    filter_out,
 };
 
 }  // namespace

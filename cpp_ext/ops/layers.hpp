@@ -128,6 +128,22 @@ struct StemWeights {
 void stem(const float* image, int height, int width, const StemWeights& weights, const float* b1,
           const float* b2, float* y, const Parallel& parallel);
 
+// The weights of a 3 x 3 convolution at the 36 places of a tile.
+class Conv3x3Weights {
+public:
+    // weight (out, channels, 3, 3).
+    Conv3x3Weights(const float* weight, int out, int channels);
+    int channels, out;
+    const Packed& at(int place) const { return at_[static_cast<std::size_t>(place)]; }
+
+private:
+    std::vector<Packed> at_;
+};
+
+// x (height, width, channels) to y (height, width, out); stride 1, zero padding.
+void conv3x3(const float* x, int height, int width, const Conv3x3Weights& weights, float* y,
+             const Parallel& parallel);
+
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d
     int grid_h, grid_w;            // tokens

@@ -84,6 +84,7 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
     static const ops::Entry<ops::MbConvNode<true>> mbconv8;
     static const ops::Entry<ops::DepthwiseConv> depthwise;
     static const ops::Entry<ops::Stem> stem;
+    static const ops::Entry<ops::Conv3x3> conv3x3;
     static const ops::Entry<ops::Attention> attention;
     static const ops::Entry<ops::UpscaleMasksNode> upscale;
     static const ops::Entry<ops::MaskRowsNode> mask_rows;
@@ -99,8 +100,8 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
                                                    static_cast<const char*>("samrt"), &made))
             return status;
         const ort::CustomOp* const all[] = {&linear,  &linear8, &mlp,       &mlp8,
-                                            &mbconv, &mbconv8, &depthwise, &stem, &attention,
-                                            &upscale, &mask_rows, &read_image, &image_pass};
+                                            &mbconv, &mbconv8, &depthwise, &stem, &conv3x3,
+                                            &attention, &upscale, &mask_rows, &read_image, &image_pass};
         for (const ort::CustomOp* op : all)
             if (auto* status = ort::call<ort::Status*>(api, ort::kCustomOpDomainAdd, made, op))
                 return status;

@@ -160,6 +160,29 @@ void stems() {
     }
 }
 
+void full_convolutions() {
+    const int shapes[][4] = {{1, 2, 16, 8}, {4, 4, 3, 5}, {9, 6, 20, 33}, {30, 31, 17, 16}};
+    for (const auto& [h, w, channels, out] : shapes) {
+        const Floats x = noise(size(h, w) * at(channels));
+        const Floats weight = noise(size(9 * channels, out));  // (out, channels, 3, 3)
+        Floats y(size(h, w) * at(out));
+        conv3x3(x.data(), h, w, Conv3x3Weights(weight.data(), out, channels), y.data(), serial);
+        std::vector<double> expected(y.size());
+        for (int r = 0; r < h; ++r)
+            for (int s = 0; s < w; ++s)
+                for (int n = 0; n < out; ++n)
+                    for (int t = 0; t < 9; ++t) {
+                        const int yy = r + t / 3 - 1, xx = s + t % 3 - 1;
+                        if (yy < 0 || yy >= h || xx < 0 || xx >= w) continue;
+                        for (int c = 0; c < channels; ++c)
+                            expected[(size(r, w) + at(s)) * at(out) + at(n)] +=
+                                double(x[(size(yy, w) + at(xx)) * at(channels) + at(c)]) *
+                                double(weight[(size(n, channels) + at(c)) * 9 + at(t)]);
+                    }
+        compare("conv3x3", y, expected, 2e-5);
+    }
+}
+
 void attentions() {
     const AttentionShape shapes[] = {
         {1, 3, 1, 1, 1, 1}, {2, 8, 5, 6, 3, 4}, {1, 16, 20, 20, 14, 14}, {2, 12, 30, 36, 30, 36}};
@@ -230,6 +253,7 @@ int main() {
     hidden_layers();
     convolutions();
     stems();
+    full_convolutions();
     attentions();
     decoder_layers();
     std::printf("operators, %s: %d checks, %d failed\n", kernels().name, checks, failures);

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "attention",
+    "conv3x3",
     "depthwise_conv",
     "gelu",
     "image_pass",
@@ -84,6 +85,20 @@ def mlp(
 def depthwise_conv(x: F32, weight: F32, bias: F32) -> F32:
     """3 x 3 per channel, stride 1, zero padding 1; x (1, H, W, C), weight (9, C) row by row."""
     return _single(_taps(x.astype(np.float64), weight, bias, 1))
+
+
+def conv3x3(x: F32, weight: F32) -> F32:
+    """3 x 3, stride 1, zero padding 1; x (1, H, W, C), weight (N, C, 3, 3), to (1, H, W, N)."""
+    _, height, width, _ = x.shape
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = weight.astype(np.float64).transpose(2, 3, 1, 0)
+    return _single(
+        sum(
+            padded[:, i : i + height, j : j + width] @ taps[i, j]
+            for i in range(3)
+            for j in range(3)
+        )
+    )
 
 
 def mb_conv(

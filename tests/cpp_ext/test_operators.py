@@ -187,6 +187,20 @@ def test_stem(shape: tuple[int, int, int], threads: int) -> None:
     close(run("Stem", [image, w1, b1, w2, b2], threads), halved(inside, w2, b2))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 3), (16, 16, 64), (37, 50, 33)])
+def test_conv3x3(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(shape[0])
+    x, weight = noise(rng, 1, *shape), noise(rng, 40, shape[2], 3, 3, scale=0.1)
+    padded = np.pad(x.astype(np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    expected = sum(
+        padded[:, i : i + shape[0], j : j + shape[1]] @ weight[:, :, i, j].astype(np.float64).T
+        for i in range(3)
+        for j in range(3)
+    )
+    close(run("Conv3x3", [x, weight]), expected, 5e-6)
+    np.testing.assert_array_equal(run("Conv3x3", [x, weight], 1), run("Conv3x3", [x, weight], 4))
+
+
 def test_gelu_far_from_zero() -> None:
     """A product by the unit matrix, so that only the GELU rounds."""
     x = np.concatenate([np.linspace(-9, 9, 4001), [-1e30, -1e4, -50, -0.0, 50, 1e4, 1e30]])
@@ -317,6 +331,8 @@ def layout(grid_h: int, grid_w: int, window_h: int, window_w: int) -> dict[str, 
         ("Attention", [(1, 4, 6)], layout(2, 2, 3, 1), "larger"),
         ("DepthwiseConv", [(4, 6), (9, 6), (6,)], {}, "H, W, C"),
         ("MbConv", MBCONV, {"residual": 1}, "residual"),
+        ("Conv3x3", [(1, 4, 4, 3), (5, 4, 3, 3)], {}, "channels"),
+        ("Conv3x3", [(1, 4, 4, 3), (5, 3, 3, 1)], {}, "N, C, 3, 3"),
         ("Stem", [(1, 2, 8, 8), (9, 3, 4), (4,), (9, 4, 5), (5,)], {}, "C, H, W"),
         ("Stem", [(1, 3, 8, 8), (9, 3, 4), (4,), (9, 3, 5), (5,)], {}, "9, M, N"),
         ("MbConv", MBCONV, {"stride": 3}, "stride"),
@@ -335,8 +351,10 @@ def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = "image or rows or upscale or stem or gelu or int8 or linear or mlp or depthwise"
-    tests += " or mbconv or attention"
+    tests = (
+        "image or rows or upscale or stem or conv3x3 or gelu or int8 or linear or mlp or depthwise"
+    )
+    tests += " or depthwise or mbconv or attention"
     files = [__file__, str(Path(__file__).with_name("test_decoder_operators.py"))]
     again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, *files]
     done = subprocess.run(

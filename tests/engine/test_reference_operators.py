@@ -54,6 +54,14 @@ def test_stem_counts_the_pixels_inside() -> None:
     np.testing.assert_allclose(found[0, 0, :, 0], [inside[:, :2].sum(), inside[:, 1:].sum()])
 
 
+def test_conv3x3_has_its_taps_row_by_row() -> None:
+    x = np.zeros((1, 3, 3, 1), np.float32)
+    x[0, 1, 1] = 1.0
+    weight = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+    found = plain.conv3x3(x, weight)
+    np.testing.assert_array_equal(found[0, :, :, 0], weight[0, 0, ::-1, ::-1])
+
+
 def attend(qkv: Any, grid: tuple[int, int], window: tuple[int, int], *more: Any) -> Any:
     return plain.attention(
         single(qkv), *more, heads=1, grid_h=grid[0], grid_w=grid[1], window_h=window[0],

@@ -55,6 +55,13 @@ class DepthwiseConv(OpRun):
         return (plain.depthwise_conv(x, weight, bias),)
 
 
+class Conv3x3(OpRun):
+    op_domain = "samrt"
+
+    def _run(self, x: Any, weight: Any) -> tuple[Any]:
+        return (plain.conv3x3(x, weight),)
+
+
 class Stem(OpRun):
     op_domain = "samrt"
 
@@ -100,7 +107,7 @@ class ImagePass(OpRun):
 
 
 OPERATORS = [
-    Attention, Linear, Mlp, DepthwiseConv, MbConv, Stem, UpscaleMasks, MaskRows, ReadImage,
+    Attention, Linear, Mlp, DepthwiseConv, MbConv, Stem, Conv3x3, UpscaleMasks, MaskRows, ReadImage,
     ImagePass,
 ]  # fmt: skip
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs import operators as op
-from samrt_export.graphs.blocks import neck
 from samrt_export.graphs.fold import float64
 from samrt_export.graphs.tiny_vit import TO_TOKENS, attention_weights
 from samrt_export.graphs.vit_attention import Windows
@@ -27,8 +26,7 @@ def emit_cpu_tiny_vit(g: GraphBuilder, encoder: TinyViT, image: str) -> str:
         with g.scope(f"layers.{index}"):
             x = _stage(g, x, layer, cfg.grid(index))
     grid = cfg.grid(len(encoder.layers) - 1)
-    tokens = g.shape(x, [1, grid[0] * grid[1], cfg.embed_dims[-1]])
-    return neck(g, tokens, encoder.neck, grid)
+    return op.neck(g, x, encoder.neck, grid)
 
 
 def _stem(g: GraphBuilder, image: str, encoder: TinyViT) -> str:

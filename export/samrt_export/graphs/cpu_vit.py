@@ -12,7 +12,7 @@ from torch import nn
 
 from samrt_export.graph import GraphBuilder
 from samrt_export.graphs import operators as op
-from samrt_export.graphs.blocks import array, neck, norm, patch_tokens
+from samrt_export.graphs.blocks import array, norm, patch_tokens
 from samrt_export.graphs.vit import block_attention, gated_adapter
 from samrt_export.graphs.vit_attention import Attention, Windows, relative_table
 from samrt_export.nets.efficient_vit import Block as EfficientBlock
@@ -32,7 +32,7 @@ def emit_cpu_vit(g: GraphBuilder, encoder: ImageEncoderViT, image: str) -> str:
     for index, block in enumerate(encoder.blocks):
         with g.scope(f"blocks.{index}"):
             x = _block(g, x, block, cfg.grid)
-    return neck(g, x, encoder.neck, cfg.grid)
+    return op.neck(g, x, encoder.neck, cfg.grid)
 
 
 def emit_cpu_efficient_vit(g: GraphBuilder, encoder: EfficientSamEncoder, image: str) -> str:
@@ -44,7 +44,7 @@ def emit_cpu_efficient_vit(g: GraphBuilder, encoder: EfficientSamEncoder, image:
     for index, block in enumerate(encoder.blocks):
         with g.scope(f"blocks.{index}"):
             x = _efficient_block(g, x, block, cfg.grid)
-    return neck(g, x, encoder.neck, cfg.grid)
+    return op.neck(g, x, encoder.neck, cfg.grid)
 
 
 def _attend(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from samrt_export.graph import GraphBuilder
 from samrt_export.graphs.blocks import array
 from samrt_export.graphs.fold import fold_batch_norm
 from samrt_export.graphs.vit_attention import Windows
-from samrt_export.nets.common import LayerNorm2d
+from samrt_export.nets.common import LayerNorm2d, Neck
 from samrt_export.nets.conv_bn import ConvBn
 
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -166,6 +167,24 @@ def stem(
         inputs += [g.weight(taps), g.weight(bias)]
     out = tuple(-(-side // 4) for side in size)
     return g.custom("Stem", (1, *out, len(bias)), image, *inputs)
+
+
+def neck(g: GraphBuilder, tokens: str, module: Neck, grid: tuple[int, int]) -> str:
+    """As `blocks.neck`, channels last up to its end; tokens (1, h * w, dim) or (1, h, w, dim)."""
+    first, second = (cast(nn.Conv2d, module[k]) for k in (0, 2))
+    first_norm, second_norm = (cast(LayerNorm2d, module[k]) for k in (1, 3))
+    weight = array(first.weight)[:, :, 0, 0]
+    x = g.shape(tokens, [1, *grid, weight.shape[1]])
+    with g.scope("neck.0"):
+        x = linear(g, x, (1, *grid), weight)
+    with g.scope("neck.1"):
+        x = g.layer_norm(x, array(first_norm.weight), array(first_norm.bias), first_norm.eps)
+    with g.scope("neck.2"):
+        kernel = array(second.weight)
+        x = g.custom("Conv3x3", (1, *grid, len(kernel)), x, g.weight(kernel))
+    with g.scope("neck.3"):
+        x = g.layer_norm(x, array(second_norm.weight), array(second_norm.bias), second_norm.eps)
+        return g.op("Transpose", x, perm=[0, 3, 1, 2])
 
 
 def upscaled_masks(

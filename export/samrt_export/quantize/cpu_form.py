@@ -9,6 +9,7 @@ and the neck stay float32.  See ``cpp_ext/ops``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ FILE = "encoder.int8.cpu.onnx"
 DOMAIN = "samrt"
 _WEIGHTS = {"Linear": (1,), "Mlp": (3, 5), "MbConv": (1, 5)}
 _INPUTS = {"Linear": 6, "Mlp": 7, "MbConv": 7}
+_LEFT_ALONE = re.compile(r"(^|/)neck\b")
 _SMALLEST = 1024
 """Elements of a matrix below which integers save nothing."""
 _MOST_TRIES = 8
@@ -145,7 +147,10 @@ def integer_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [
         node
         for node in model.graph.node
-        if node.domain == DOMAIN and node.op_type in _WEIGHTS and large(node)
+        if node.domain == DOMAIN
+        and node.op_type in _WEIGHTS
+        and large(node)
+        and not _LEFT_ALONE.search(node.name)
     ]
 
 

@@ -46,6 +46,8 @@ def test_linear_layers_become_integers_and_the_rest_stays(source: Path) -> None:
     floats = {i.name: numpy_helper.to_array(i) for i in before.graph.initializer}
     used = {name for node in model.graph.node for name in node.input}
     assert set(arrays) <= used
+    assert any("neck" in n.name for n in model.graph.node if n.op_type == "Linear")
+    assert not any("neck" in name for name in changed)
     for name, whole in arrays.items():
         if not name.endswith(".int8"):
             continue
