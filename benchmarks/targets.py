@@ -65,20 +65,21 @@ class Target:
 
 PEERS, INT8 = ("peers.json", "bench-peers"), ("int8.json", "bench-int8")
 TINY, EVERYTHING = ("tiny.json", "bench-tiny"), ("everything.json", "bench-everything")
-_OPERATORS = "Operators of our own for the CPU (`cpp_ext/ops`)"
 _PASS = "One pass over the image per block"
+_PRODUCTS = "Products, instruction by instruction"
 TARGETS = (
     Target(
         "MobileSAM, encode 1024²", "≤ 0.65 × best peer", 0.65, *PEERS,
-        read.against_best("mobile_sam"), "fused operators, channels last", _OPERATORS,
+        read.against_best("mobile_sam"), "fused operators, minimal filtering, products at the "
+        "machine's rate", _PRODUCTS,
     ),
     Target(
         "the same, of the machine's sgemm rate", "≥ 80 %", 0.80, *PEERS, read.of_sgemm,
-        "fused operators, channels last", _OPERATORS, smallest=True,
+        "fused operators, channels last", _PRODUCTS, smallest=True,
     ),
     Target(
         "SAM ViT-B, encode 1024²", "≤ 0.7 × best peer", 0.70, *PEERS, read.against_best("sam"),
-        "fused attention, MLP and norms; edge windows without padding", _OPERATORS,
+        "fused attention, MLP and norms; products at the machine's rate", _PRODUCTS,
     ),
     Target(
         "the same, peak memory", "≤ 1.3 GB", 1.3, *PEERS, read.encoder_memory,
