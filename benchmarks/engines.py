@@ -154,8 +154,8 @@ def _bytes_of(engine: samrt.Predictor, role: str) -> int:
 def do_build(bundle: Path, precision: str, runtime: str, twice: bool, unmeasured: bool) -> Row:
     """Build the engines; without a GPU that is all that can be done."""
     from samrt.bundle import Bundle
+    from samrt.engines.apart import build
     from samrt.engines.api import load_api
-    from samrt.engines.builder import build_engine
     from samrt.engines.options import BuildOptions
 
     api, opened = load_api(runtime), Bundle.open(bundle)
@@ -174,8 +174,10 @@ def do_build(bundle: Path, precision: str, runtime: str, twice: bool, unmeasured
             file = opened.file_of(artifact)
         contents = []
         for _ in range(2 if twice else 1):
-            built = build_engine(api, file, artifact.inputs, artifact.outputs, BuildOptions())
+            built = build(api, file, artifact.inputs, artifact.outputs, BuildOptions())
             contents.append(built.content)
+            if built.varying is not None:
+                found["varying"] = built.varying
         found["bytes"][role] = len(contents[0])
         found["build_s"][role] = built.seconds
         if twice:
@@ -222,9 +224,16 @@ def table(results: dict[str, Any]) -> Iterator[str]:
             "yes" if row.get("ran") else "no", iou, sizes,
             *(f"{row[key]:.1f}" if key in row else "–"
               for key in ("encode_median_ms", "decode_median_ms")),
-            "; ".join(text for text in (_FORMS.get(row.get("form")), row.get("remark")) if text),
+            "; ".join(filter(None, (_FORMS.get(row.get("form")), row.get("remark"), again(row)))),
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
+
+
+def again(row: Row) -> str:
+    """Whether two builds gave the same bytes; empty where that was not tried."""
+    found = {f"{r}: {text}" for r, text in row.get("twice", {}).items() if text != "identical"}
+    same = "same bytes twice" if row.get("twice") else ""
+    return ", ".join(sorted(found)) or same
 
 
 def remark_of(text: str) -> str:

@@ -1,121 +1,101 @@
-"""Does TensorRT-RTX give the same bytes twice? Each option that might decide it, tried alone.
+"""Does TensorRT-RTX give the same bytes twice? What has to be the same for that.
 
-    python benchmarks/rtx_repeat.py [--role decoder] [--model tiny] [OPTION ...]
+    python benchmarks/rtx_repeat.py [--model tiny] [--role decoder] [--precision fp32] [--times 3]
 
-The FP32 graph of a bundle is built twice in one process with each option, and with all of them;
-needs no GPU.  Prints how many bytes differ.
+One graph of a bundle is built several times in each of four ways; needs no GPU:
+
+- one process: samrt's own process, one build after the other;
+- new processes: a new one for each build, all started in the same way;
+- not randomised: the same without address-space randomisation (`setarch -R`);
+- as samrt builds: new processes in which memory is given out at the same addresses
+  (`samrt.engines.addresses`), each started in another way: other environment, other folder.
+
+Prints how the engines differ from the first one, and the median of the seconds of a build.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 from machine import difference
 from samrt.bundle import Bundle, find_model
+from samrt.engines.apart import build_apart
+from samrt.engines.api import load_api
+from samrt.engines.builder import BuiltEngine, build_engine
+from samrt.engines.options import BuildOptions
 
-Setting = Callable[[Any, Any, Any], None]
-
-
-def flag(name: str) -> Setting:
-    """A flag of the builder's configuration."""
-
-    def use(trt: Any, builder: Any, config: Any) -> None:
-        config.set_flag(getattr(trt.BuilderFlag, name))
-
-    return use
+Way = Callable[[Path, int], bytes]
 
 
-def attribute(name: str, value: int) -> Setting:
-    """An attribute of the configuration."""
-
-    def use(trt: Any, builder: Any, config: Any) -> None:
-        setattr(config, name, value)
-
-    return use
-
-
-def one_thread(trt: Any, builder: Any, config: Any) -> None:
-    """The builder's own threads."""
-    builder.max_threads = 1
+def built(
+    bundle: Bundle, role: str, precision: str, builder: Callable[..., BuiltEngine]
+) -> BuiltEngine:
+    """One engine of the model for 1 to 16 prompts of 1 to 16 rows."""
+    artifact = bundle.artifact(role, precision)
+    path, api = bundle.file_of(artifact), load_api("tensorrt-rtx")
+    return builder(api, path, artifact.inputs, artifact.outputs, BuildOptions())
 
 
-def plain(trt: Any, builder: Any, config: Any) -> None:
-    """Nothing."""
+def ways(args: argparse.Namespace) -> dict[str, Way]:
+    """What is tried: name -> what takes a folder and the number of the build, and builds."""
+    bundle = Bundle.open(find_model(args.model))
 
+    def here(folder: Path, number: int) -> bytes:
+        return built(bundle, args.role, args.precision, build_engine).content
 
-def no_words(trt: Any, builder: Any, config: Any) -> None:
-    """No names of layers in the engine."""
-    config.profiling_verbosity = trt.ProfilingVerbosity.NONE
+    def process(folder: Path, number: int, *before: str) -> bytes:
+        target = folder / "engine"
+        words = ["--model", args.model, "--role", args.role, "--precision", args.precision]
+        command = [*before, sys.executable, __file__, *words, "--once", str(target)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})
+        return target.read_bytes()
 
+    def fixed(folder: Path, number: int) -> bytes:
+        os.environ["SAMRT_REPEAT"] = "x" * 3000 * number
+        copy = folder / ("x" * 50 * (number + 1))
+        shutil.copytree(bundle.path, copy)
+        found = built(Bundle.open(copy), args.role, args.precision, build_apart)
+        if found.varying is not None:
+            print(f"  not fixed: {found.varying}", flush=True)
+        return found.content
 
-def timing_cache(trt: Any, builder: Any, config: Any) -> None:
-    """An empty cache of kernels' times."""
-    config.set_timing_cache(config.create_timing_cache(b""), True)
-
-
-OPTIONS: dict[str, Setting] = {
-    "none": plain,
-    "max_threads=1": one_thread,
-    "profiling_verbosity=NONE": no_words,
-    "timing cache": timing_cache,
-    "max_aux_streams=0": attribute("max_aux_streams", 0),
-    "max_num_tactics=1": attribute("max_num_tactics", 1),
-    "builder_optimization_level=0": attribute("builder_optimization_level", 0),
-    "DISABLE_TIMING_CACHE": flag("DISABLE_TIMING_CACHE"),
-    "DISABLE_COMPILATION_CACHE": flag("DISABLE_COMPILATION_CACHE"),
-    "DISTRIBUTIVE_INDEPENDENCE": flag("DISTRIBUTIVE_INDEPENDENCE"),
-}
-
-
-def built(path: Path, settings: list[Setting], most: int) -> bytes:
-    """An engine for 1 to `most` prompts of 1 to `most` rows."""
-    import tensorrt_rtx_bindings as trt
-
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
-        raise SystemExit(f"{path.name}: {parser.get_error(0).desc()}")
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    for number in range(network.num_inputs):
-        tensor = network.get_input(number)
-        sizes = [[d if d >= 0 else free for d in tensor.shape] for free in (1, 1, most)]
-        if -1 in tuple(tensor.shape):
-            profile.set_shape(tensor.name, *sizes)
-    config.add_optimization_profile(profile)
-    for use in settings:
-        use(trt, builder, config)
-    content = builder.build_serialized_network(network, config)
-    if content is None:
-        raise SystemExit(f"{path.name}: the builder refuses this option")
-    return bytes(content)
+    found: dict[str, Way] = {"one process": here, "new processes": process}
+    if shutil.which("setarch"):
+        found["not randomised"] = lambda folder, number: process(folder, number, "setarch", "-R")
+    return {**found, "as samrt builds": fixed}
 
 
 def main() -> int:
     """Build and compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("options", nargs="*", metavar="OPTION", help=", ".join(OPTIONS))
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--role", default="decoder", choices=("encoder", "decoder"))
-    parser.add_argument("--most", type=int, default=16, help="prompts, and rows of a prompt (16)")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--times", type=int, default=3, help="builds in each way (3)")
+    parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    unknown = [name for name in args.options if name not in OPTIONS]
-    if unknown:
-        parser.error(f"no option {unknown[0]!r}: choose of {', '.join(OPTIONS)}")
-    bundle = Bundle.open(find_model(args.model))
-    path = bundle.file_of(bundle.artifact(args.role, "fp32"))
-    jobs = {name: [OPTIONS[name]] for name in args.options or OPTIONS}
-    if not args.options:
-        jobs["all of them"] = list(OPTIONS.values())
-    for name, settings in jobs.items():
-        first, second = (built(path, settings, args.most) for _ in range(2))
-        print(f"{name}: {difference(first, second)}", flush=True)
+    if args.once:
+        bundle = Bundle.open(find_model(args.model))
+        args.once.write_bytes(built(bundle, args.role, args.precision, build_engine).content)
+        return 0
+    for name, way in ways(args).items():
+        contents, seconds = [], []
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(args.times):
+                start = time.perf_counter()
+                contents.append(way(Path(folder), number))
+                seconds.append(time.perf_counter() - start)
+        found = "; ".join(difference(contents[0], other) for other in contents[1:])
+        print(f"{name}: {found} ({median(seconds):.1f} s)", flush=True)
     return 0
 
 

@@ -51,12 +51,20 @@ def test_the_table_is_in_order_and_says_form_refusal_and_remark(engines: ModuleT
             "decode_median_ms": 1.0, "remark": "slow",
         },
         "a/fp32/tensorrt": {"built": False, "remark": "no GPU"},
+        "a/fp32/tensorrt-rtx": {
+            "built": True, "remark": "no GPU", "twice": {"encoder": "identical"},
+        },
+        "a/fp16/tensorrt-rtx": {
+            "built": True, "twice": {"encoder": "identical", "decoder": "sizes differ by 1 bytes"},
+        },
         "a/fp32/onnxruntime": {"built": True, "ran": True, "form": "canonical"},
     }  # fmt: skip
     _, *lines = "\n".join(engines.table({"rows": rows})).splitlines()[1:]
     assert lines == [
         "| a | fp32 | onnxruntime | yes | yes | – | – | – | – |  |",
+        "| a | fp32 | tensorrt-rtx | yes | no | – | – | – | – | no GPU; same bytes twice |",
         "| a | fp32 | tensorrt | no | no | – | – | – | – | no GPU |",
+        "| a | fp16 | tensorrt-rtx | yes | no | – | – | – | – | decoder: sizes differ by 1 bytes |",
         "| a | int8 | onnxruntime | yes | yes | 0.90000, 0.50000 **refused** | 2.0 / 1.0 | 3.2 "
         "| 1.0 | samrt's operators; slow |",
     ]

@@ -250,6 +250,9 @@ def _print(bundle: Bundle, engines: list[Outcome], files: list[Path]) -> None:
     print_table(rows)
     for outcome in engines:
         warn(f"{outcome.role}: {text}" for text in outcome.record.build.get("warnings", ()))
+        varying = outcome.record.build.get("varying")
+        if outcome.built and varying and outcome.record.key.device == "any":
+            say(f"{outcome.role}: built again it may differ in some bytes: {varying}")
     for path in files:
         say(str(path))
     if engines:

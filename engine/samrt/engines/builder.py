@@ -35,6 +35,8 @@ class BuiltEngine:
         ranges: name of each input with free sizes -> sizes the engine takes.
         warnings: what the runtime warned of, each text once.
         timing_cache: content of the timing cache after the build; ``None`` without one.
+        varying: why the same build may give other bytes next time; ``None`` where everything
+            known to change them was fixed, see :mod:`samrt.engines.addresses`.
     """
 
     content: bytes
@@ -43,6 +45,7 @@ class BuiltEngine:
     ranges: Mapping[str, ShapeRange]
     warnings: tuple[str, ...] = ()
     timing_cache: bytes | None = field(default=None, repr=False)
+    varying: str | None = "built in samrt's own process, whose memory is laid out anew each time"
 
 
 def check_options(api: Api, options: BuildOptions) -> None:
@@ -75,8 +78,9 @@ def build_engine(
     *,
     progress: Progress | None = None,
     timing_cache: bytes | None = None,
+    every_seconds: float | None = None,
 ) -> BuiltEngine:
-    """Compile an ONNX file.
+    """Compile an ONNX file in this process.
 
     Args:
         api: the runtime.
@@ -87,6 +91,7 @@ def build_engine(
         progress: called with the name of a phase and its fraction done.
         timing_cache: content of an earlier timing cache; needed only with
             ``options.timing_cache``.
+        every_seconds: how often ``progress`` is called at most; ``None``: each 0.2 s.
 
     Raises:
         OptionError: the runtime does not offer what ``options`` ask for.
@@ -103,7 +108,7 @@ def build_engine(
     if ranges:
         job.add_profile(config, ranges)
     cache = job.attach_timing_cache(config, options, timing_cache or b"")
-    content = job.build(network, config, progress)
+    content = job.build(network, config, progress, every_seconds)
     return BuiltEngine(
         content=content,
         seconds=perf_counter() - start,
@@ -246,11 +251,13 @@ class _Job:
             config.set_flag(getattr(trt.BuilderFlag, name))
         return cache
 
-    def build(self, network: Any, config: Any, progress: Progress | None) -> bytes:
+    def build(
+        self, network: Any, config: Any, progress: Progress | None, every_seconds: float | None
+    ) -> bytes:
         """Compile; an interruption of the user ends it between two steps."""
         cancelled = Cancelled()
         if progress is not None and self.api.capabilities.progress_monitor:
-            monitor = make_monitor(self.api, progress, cancelled)
+            monitor = make_monitor(self.api, progress, cancelled, every_seconds)
             self._kept.append(monitor)
             config.progress_monitor = monitor
         built = self._builder.build_serialized_network(network, config)

@@ -12,8 +12,9 @@ from typing import Any
 
 from samrt._version import __version__
 from samrt.bundle import Bundle
+from samrt.engines.apart import build
 from samrt.engines.api import Api
-from samrt.engines.builder import BuiltEngine, build_engine, check_options
+from samrt.engines.builder import BuiltEngine, check_options
 from samrt.engines.cache import EngineCache
 from samrt.engines.memory import DeviceInfo
 from samrt.engines.options import BuildOptions
@@ -22,13 +23,24 @@ from samrt.errors import OptionError, OutputError
 from samrt.imaging.write import write_files
 from samrt.manifest import Artifact
 
-__all__ = ["ROLES", "BundleProgress", "Outcome", "build_bundle", "engine_key", "options_for_bundle"]
+__all__ = [
+    "ROLES",
+    "Builder",
+    "BundleProgress",
+    "Outcome",
+    "build_bundle",
+    "engine_key",
+    "options_for_bundle",
+]
 
 ROLES = ("encoder", "decoder")
 _MOST_TIMING_CACHE_BYTES = 1024 * 1024 * 1024
 
 BundleProgress = Callable[[str, str, float], None]
 """``progress(role, phase, fraction)``."""
+
+Builder = Callable[..., BuiltEngine]
+"""Takes what :func:`samrt.engines.builder.build_engine` takes, and raises what it raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +82,12 @@ def build_bundle(
     cache: EngineCache | None = None,
     force: bool = False,
     progress: BundleProgress | None = None,
+    builder: Builder = build,
 ) -> list[Outcome]:
     """Build what is not in the cache yet.
+
+    An engine of TensorRT-RTX is built in a process of its own, which is what makes its bytes the
+    same each time; one of TensorRT 10 and 11 in this process, see :mod:`samrt.engines.apart`.
 
     Args:
         bundle: the model; its files are checked in full.
@@ -82,6 +98,7 @@ def build_bundle(
         cache: where to keep the engines; the user's cache folder where ``None``.
         force: build again what is in the cache.
         progress: called with the role, the name of a phase and its fraction done.
+        builder: what builds one engine.
 
     Raises:
         BundleError: a file of the bundle is damaged.
@@ -102,7 +119,7 @@ def build_bundle(
         if known is not None:
             found.append(_outcome(artifact, known, cache, built=False))
             continue
-        built = build_engine(
+        built = builder(
             api,
             bundle.file_of(artifact),
             artifact.inputs,
@@ -184,6 +201,8 @@ def _record(bundle: Bundle, artifact: Artifact, key: EngineKey, built: BuiltEngi
             "layers": built.layers,
             "seconds": round(built.seconds, 3),
             "warnings": list(built.warnings),
+            "fixed_addresses": built.varying is None,
+            "varying": built.varying,
             "built_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "samrt": __version__,
             "platform": platform.platform(),

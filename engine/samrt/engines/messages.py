@@ -85,12 +85,16 @@ class Cancelled:
         self.asked = False
 
 
-def make_monitor(api: Api, progress: Progress, cancelled: Cancelled) -> Any:
+def make_monitor(
+    api: Api, progress: Progress, cancelled: Cancelled, every_seconds: float | None = None
+) -> Any:
     """A runtime's progress monitor that reports its outermost phases and ends on Ctrl-C.
 
     An exception must not pass through the native build, so an interruption only asks it to stop.
+    ``progress`` is called once in ``every_seconds`` (0.2), with 0.0 at every step.
     """
     base: Any = api.module.IProgressMonitor
+    pause = _EVERY_SECONDS if every_seconds is None else every_seconds
 
     class Monitor(base):  # type: ignore[misc]
         """Called by the runtime at the start, at every step and at the end of a phase."""
@@ -123,7 +127,7 @@ def make_monitor(api: Api, progress: Progress, cancelled: Cancelled) -> Any:
 
         def _tell(self, phase: str, fraction: float) -> None:
             now = time.monotonic()
-            if now - self._last >= _EVERY_SECONDS:
+            if now - self._last >= pause:
                 self._last = now
                 progress(phase, fraction)
 

@@ -9,6 +9,7 @@ import pytest
 
 from samrt import BackendError, BundleError, OptionError, OutputError
 from samrt.bundle import Bundle
+from samrt.engines.builder import BuiltEngine
 from samrt.engines.bundles import build_bundle, options_for_bundle
 from samrt.engines.cache import EngineCache
 from samrt.engines.options import BuildOptions
@@ -63,6 +64,20 @@ def test_the_record_says_what_was_built(
     assert encoder.record.ranges == {}
     assert decoder.as_dict()["verification"] is None
     assert set(told) == {"encoder", "decoder"}
+
+
+@pytest.mark.parametrize("varying", [None, "a busy machine"])
+def test_the_record_says_whether_the_bytes_will_be_the_same(
+    bundle: Bundle, make_fake: MakeFake, cache: EngineCache, varying: str | None
+) -> None:
+    def builder(*given: Any, **more: Any) -> BuiltEngine:
+        return BuiltEngine(b"engine", 1.0, 3, {}, varying=varying)
+
+    build_bundle(bundle, make_fake("rtx"), BuildOptions(), cache=cache, builder=builder)
+    found = build_bundle(bundle, make_fake("rtx"), BuildOptions(), cache=cache)  # read back
+    for outcome in found:
+        build = outcome.record.build
+        assert (build["fixed_addresses"], build["varying"]) == (varying is None, varying)
 
 
 def test_rtx_needs_no_gpu_and_others_do(
