@@ -1,12 +1,15 @@
-"""What every class that is closed and used in a ``with`` statement shares."""
+"""What is closed: classes for a ``with`` statement, and processes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Closing"]
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+__all__ = ["Closing", "end_process"]
 
 _Self = TypeVar("_Self", bound="Closing")
 
@@ -28,3 +31,15 @@ class Closing(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def end_process(process: Popen[Any]) -> None:
+    """Kill a process and close its pipes; nothing of it is left, whatever it was doing."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            try:
+                stream.close()
+            except OSError:  # what was still to be written went to a dead process
+                continue

@@ -31,6 +31,7 @@ from typing import IO, Any, NoReturn
 
 import samrt
 from samrt import errors
+from samrt.closing import end_process
 from samrt.engines.addresses import MALLOC
 from samrt.engines.api import Api
 from samrt.engines.builder import BuiltEngine, build_engine, check_options
@@ -209,7 +210,7 @@ def converse(
             found = _listen(process, job, progress)
             code = _code_of(process) if found is None else 0
         finally:
-            _end(process)
+            end_process(process)
         if found is None:
             raise BackendError(_death(what, code, _last_words(said)))
     answer, content = found
@@ -253,18 +254,6 @@ def _code_of(process: subprocess.Popen[bytes]) -> int:
         return process.wait(_MOST_SECONDS_TO_END)
     except subprocess.TimeoutExpired:
         return 0
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing of the process is left, whatever happened."""
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            try:
-                stream.close()
-            except OSError:  # what was still to be written went to a dead process
-                continue
 
 
 def _death(what: str, code: int, words: str) -> str:

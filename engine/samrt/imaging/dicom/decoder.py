@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from samrt.closing import Closing
+from samrt.closing import Closing, end_process
 from samrt.errors import ExtraUnavailableError, ImageError
 from samrt.imaging._extras import installed_version
 from samrt.imaging.dicom.header import DicomFile
@@ -124,16 +124,8 @@ class FrameDecoder(Closing):
     def close(self) -> None:
         """End the worker; twice is fine."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except OSError:  # what was still to be written went to a dead process
-                    continue
+        if process is not None:
+            end_process(process)
 
     def decode(self, record: dict[str, Any], frame: bytes, name: str) -> NDArray[Any]:
         """Decode one compressed frame; the record is that of ``_worker.decode``.
