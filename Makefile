@@ -75,9 +75,9 @@ clean: ## remove what was built (not .venv)
 
 CPP_BUILD := build/cpp_tests
 CPP_SOURCES := $(wildcard cpp_ext/src/*.cpp) cpp_ext/tests/test_kernels.cpp
-OPS_SOURCES := $(filter-out cpp_ext/ops/operators.cpp,$(wildcard cpp_ext/ops/*.cpp)) $(wildcard cpp_ext/tests/test_*operators.cpp)
-OPS_HEADERS := $(wildcard cpp_ext/ops/*.hpp) cpp_ext/tests/operators.hpp
-OPS_FLAGS := -std=c++17 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra -pthread
+OPS_SOURCES := $(filter-out cpp_ext/ops/operators.cpp,$(wildcard cpp_ext/ops/*.cpp)) $(wildcard cpp_ext/tests/test_*operators.cpp) cpp_ext/tests/test_placement.cpp
+OPS_HEADERS := $(wildcard cpp_ext/ops/*.hpp) cpp_ext/include/samrt/placement.hpp cpp_ext/tests/operators.hpp
+OPS_FLAGS := -std=c++17 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra -Icpp_ext/include -pthread
 CPP_HEADERS := $(wildcard cpp_ext/include/samrt/*.hpp cpp_ext/src/*.hpp)
 CPP_FLAGS := -std=c++17 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Icpp_ext/include -pthread
 ARM_CXX ?= aarch64-linux-gnu-g++

@@ -34,8 +34,8 @@ setup(
         Extension(
             "samrt._ops",
             sources=files("ops/*.cpp"),
-            depends=files("ops/*.hpp"),
-            include_dirs=[(CPP / "ops").as_posix()],
+            depends=[*files("ops/*.hpp"), *files("include/samrt/placement.hpp")],
+            include_dirs=[(CPP / "ops").as_posix(), (CPP / "include").as_posix()],
             extra_compile_args=[
                 *(flag for flag in FLAGS if "contract" not in flag),
                 *(

@@ -7,6 +7,10 @@ bit (the reference's PyTorch to one rounding), masks wherever the logit is not w
 threshold. Then both are timed in turn, one run of each after the other, so that a busy machine
 slows both. All runs are in one process with the same number of threads. The clock covers the call
 alone: arrays exist before, results are freed after. Without PyTorch, NumPy takes its place.
+
+PyTorch's OpenMP threads go on spinning for some milliseconds after a call, in what is ours to time,
+so they are told to sleep (OMP_WAIT_POLICY=PASSIVE, unless it is set otherwise): that changes the
+reference's times less than they vary.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from PIL import Image
 from machine import commit
 from samrt import _kernels, _kernels_runs, reference, reference_runs
 from samrt.environment import environment
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when PyTorch is loaded
 
 torch: Any = None
 torch_functional: Any = None
@@ -311,6 +317,7 @@ def describe(threads: int) -> dict[str, Any]:
     about["reference"] = "Pillow, NumPy" + ("" if torch is None else ", PyTorch")
     about["instruction_set"] = _kernels.instruction_set()
     about["threads"] = threads
+    about["omp_wait_policy"] = os.environ["OMP_WAIT_POLICY"]
     about["commit"] = commit()
     about["load_average"] = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
     return about

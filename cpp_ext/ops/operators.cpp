@@ -2,6 +2,7 @@
 #include <exception>
 #include <limits>
 
+#include "crew.hpp"
 #include "decoder_nodes.hpp"
 #include "encoder_nodes.hpp"
 
@@ -70,6 +71,9 @@ public:
     }
 };
 
+// The crew of the options that were registered last, on this thread.
+thread_local int hired = 0;
+
 }  // namespace
 }  // namespace samrt::ops
 
@@ -107,7 +111,21 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
                 return status;
         domain = made;
     }
-    return ort::call<ort::Status*>(api, ort::kAddCustomOpDomain, options, domain);
+    if (auto* status = ort::call<ort::Status*>(api, ort::kAddCustomOpDomain, options, domain))
+        return status;
+    return ops::hire(options, api, ops::hired);
+}
+
+// The crew of the session options that this thread registered last, and what can be said to it:
+// see crew.hpp.
+extern "C" __attribute__((visibility("default"))) int samrt_ops_crew() { return samrt::ops::hired; }
+
+extern "C" __attribute__((visibility("default"))) void samrt_ops_step_aside(int crew) {
+    samrt::ops::step_aside(crew);
+}
+
+extern "C" __attribute__((visibility("default"))) void samrt_ops_dismiss(int crew) {
+    samrt::ops::dismiss(crew);
 }
 
 // 1 where 8-bit products are faster than those of floats on this processor.

@@ -39,6 +39,9 @@ enum Entry : std::size_t {
     kKernelContextGetOutput = 91,
     kReleaseStatus = 93,
     kReleaseTensorTypeAndShapeInfo = 99,
+    kSetCustomCreateThreadFn = 196,
+    kSetCustomThreadCreationOptions = 197,
+    kSetCustomJoinThreadFn = 198,
     kKernelInfoGetConstantInputTensor = 249,
     kKernelContextParallelFor = 274,
 };

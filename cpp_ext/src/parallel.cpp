@@ -9,6 +9,8 @@
 #include <system_error>
 #include <thread>
 
+#include "samrt/placement.hpp"
+
 namespace samrt {
 
 int worker_count(int threads, std::int64_t units) {
@@ -57,8 +59,10 @@ struct HelperCount {
 };
 
 void help(const std::shared_ptr<Team>& team, std::int64_t units,
-          const std::function<void(int, std::int64_t)>* body, int worker) {
+          const std::function<void(int, std::int64_t)>* body, int worker,
+          const Elsewhere& elsewhere) {
     const HelperCount counted;
+    elsewhere.arrived();
     {
         const std::lock_guard<std::mutex> guard(team->lock);
         if (team->closed) return;  // the call may be over: `body` must not be touched
@@ -80,13 +84,16 @@ void parallel_for(int threads, std::int64_t units,
         return;
     }
     const auto team = std::make_shared<Team>();
+    const Elsewhere elsewhere(workers - 1);
     for (int worker = 1; worker < workers; ++worker) {
         if (helpers.fetch_add(1) >= kMostHelpers) {
             helpers.fetch_sub(1);
             break;
         }
         try {
-            std::thread(help, team, units, &body, worker).detach();
+            std::thread helper(help, team, units, &body, worker, elsewhere);
+            elsewhere.send(helper.native_handle());
+            helper.detach();
         } catch (const std::system_error&) {
             // No more threads to be had: those that run, and this one, take all the units.
             helpers.fetch_sub(1);

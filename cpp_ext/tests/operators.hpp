@@ -72,5 +72,6 @@ inline std::vector<double> normalized(const Floats& x, int rows, int n, const No
 }
 
 void decoder_layers();  // test_decoder_operators.cpp
+void test_placement();  // test_placement.cpp
 
 }  // namespace samrt::ops::tests

@@ -21,6 +21,7 @@ from samrt.backends.base import (
     quoted,
 )
 from samrt.backends.operators import VARIABLE, choose_form, library_path
+from samrt.backends.placement import Crew, hire
 from samrt.environment import cpu_info
 from samrt.errors import BackendError
 
@@ -80,7 +81,8 @@ class OnnxRuntimeBackend(Backend):
             native.add_session_config_entry(key, value)
         source = str(model) if isinstance(model, Path) else model
         try:
-            if operators is not None:
+            crew = hire(native)
+            if operators is not None and crew is None:
                 native.register_custom_ops_library(str(operators))
             session = ort.InferenceSession(source, sess_options=native, providers=[_PROVIDER])
         except Exception as exc:
@@ -92,7 +94,9 @@ class OnnxRuntimeBackend(Backend):
                 f"model {label}: ONNX Runtime chose {session.get_providers()} "
                 f"although {_PROVIDER} was asked for"
             )
-        return _OrtSession(label, session)
+        if crew is not None:
+            crew.serves(session)
+        return _OrtSession(label, session, crew)
 
     def open_artifact(self, bundle: Bundle, artifact: Artifact, options: SessionOptions) -> Session:
         """Open a model of a bundle; int8 weights for float32 arithmetic are expanded once here."""
@@ -119,7 +123,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 class _OrtSession(Session):
-    def __init__(self, label: str, session: ort.InferenceSession) -> None:
+    def __init__(self, label: str, session: ort.InferenceSession, crew: Crew | None) -> None:
         super().__init__(
             label,
             [_spec(item) for item in session.get_inputs()],
@@ -127,11 +131,14 @@ class _OrtSession(Session):
         )
         self._names = [spec.name for spec in self.outputs]
         self._session: ort.InferenceSession | None = session
+        self._crew = crew
 
     def _run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         session = self._session
         if session is None:
             raise BackendError(f"model {self.name} is closed: load it again")
+        if self._crew is not None:
+            self._crew.step_aside()
         try:
             results = session.run(self._names, dict(feeds))
         except Exception as exc:
