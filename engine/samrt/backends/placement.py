@@ -12,12 +12,9 @@ from __future__ import annotations
 import ctypes
 import weakref
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samrt.backends.operators import library_path, library_problem
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 __all__ = ["Crew", "hire"]
 
@@ -29,7 +26,7 @@ class Crew:
         self._library, self._number = library, number
 
     def step_aside(self) -> None:
-        """Send the waiting threads off the caller's processor: microseconds, before each run."""
+        """Send waiting threads off the processor of the caller: before each run, in microseconds."""
         self._library.samrt_ops_step_aside(self._number)
 
     def serves(self, session: Any) -> None:
@@ -37,11 +34,11 @@ class Crew:
         weakref.finalize(session, self._library.samrt_ops_dismiss, self._number)
 
 
-def hire(options: ort.SessionOptions) -> Crew | None:
+def hire(options: Any) -> Crew | None:
     """A crew for the one session to be opened with ``options``, which learn samrt's operators too.
 
-    ``None`` where the library is missing or does not load, or the system cannot place threads:
-    the session then makes threads of its own.
+    ``options`` are an ``onnxruntime.SessionOptions``. ``None`` where the library is missing or does
+    not load, or the system cannot place threads: the session then makes threads of its own.
     """
     path = library_path()
     if path is None or library_problem() is not None:
