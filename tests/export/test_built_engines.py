@@ -9,7 +9,6 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -147,7 +146,6 @@ def test_encoders(rtx: Api, build: Build, model: str, precision: str) -> None:
     check_encoder(rtx, build, model, precision)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("model", "precision"), model_and_precision("sam"))
 def test_a_vit_b(rtx: Api, build: Build, model: str, precision: str) -> None:
     check_encoder(rtx, build, model, precision)
@@ -157,7 +155,7 @@ def test_a_vit_b(rtx: Api, build: Build, model: str, precision: str) -> None:
         )
 
 
-@pytest.mark.parametrize("model", ["tiny", "mobile_sam"])
+@pytest.mark.parametrize("model", ["tiny", "mobile_sam", "sam"])
 def test_half_decoders_for_many_prompts(build: Build, model: str) -> None:
     full, half_ = (build(model, "decoder", precision) for precision in ("fp32", "fp16"))
     assert half_.content[:4] == b"vtrt"
@@ -169,16 +167,9 @@ GRAPHS = [("encoder", "fp32"), ("encoder", "fp16"), ("encoder", "int8"),
           ("decoder", "fp32"), ("decoder", "fp16")]  # fmt: skip
 
 
-def slow(*case: str) -> Any:
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("model", "role", "precision"),
-    [
-        *((model, *graph) for model in ("tiny", "mobile_sam") for graph in GRAPHS),
-        *(slow("sam", *graph) for graph in GRAPHS),
-    ],
+    [(model, *graph) for model in ("tiny", "mobile_sam", "sam") for graph in GRAPHS],
 )
 def test_the_same_file_gives_the_same_bytes(
     rtx: Api, build: Build, bundle_of: Callable[[str], Bundle],

@@ -26,7 +26,7 @@ class Crew:
         self._library, self._number = library, number
 
     def step_aside(self) -> None:
-        """Send waiting threads off the processor of the caller: before each run, in microseconds."""
+        """Send waiting threads off the caller's processor: before each run; takes microseconds."""
         self._library.samrt_ops_step_aside(self._number)
 
     def serves(self, session: Any) -> None:
