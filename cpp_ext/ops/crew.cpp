@@ -9,6 +9,7 @@
 #include <mutex>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "samrt/placement.hpp"
@@ -20,16 +21,16 @@ bool same(const cpu_set_t& a, const cpu_set_t& b) { return CPU_EQUAL(&a, &b) != 
 
 class Crew {
 public:
-    void joins(pthread_t thread) noexcept {
+    // A new thread that runs `work` and then, as its last act, `leaves`. Under the lock, so that all
+    // members are alive: of a thread that has ended, the C library takes the number 0, which
+    // means the calling thread.
+    template <typename Work>
+    std::thread start(Work work) {
         const std::lock_guard<std::mutex> guard(lock_);
-        Member member{thread, {}, {}};
-        if (pthread_getaffinity_np(thread, sizeof member.own, &member.own) != 0) return;
-        member.given = member.own;
-        try {
-            members_.push_back(member);
-        } catch (const std::bad_alloc&) {
-            // A thread that nobody places runs as well.
-        }
+        std::thread thread(std::move(work));
+        pthread_setname_np(thread.native_handle(), "samrt-session");
+        joins(thread.native_handle());
+        return thread;
     }
 
     void leaves(pthread_t thread) {
@@ -59,6 +60,18 @@ private:
         cpu_set_t own;    // where it may run but for us
         cpu_set_t given;  // where we let it run last
     };
+
+    void joins(pthread_t thread) noexcept {
+        Member member{thread, {}, {}};
+        if (pthread_getaffinity_np(thread, sizeof member.own, &member.own) != 0) return;
+        member.given = member.own;
+        try {
+            members_.push_back(member);
+        } catch (const std::bad_alloc&) {
+            // A thread that nobody places runs as well.
+        }
+    }
+
     std::mutex lock_;
     std::vector<Member> members_;
 };
@@ -82,20 +95,16 @@ std::shared_ptr<Crew> find(int number) {
     return found == known.crews.end() ? nullptr : found->second;
 }
 
-struct Handle {
-    std::shared_ptr<Crew> crew;
-    std::thread thread;
-};
-
 // ONNX Runtime's calls. A null handle makes it say that it has no thread.
 const void* make_thread(void* number, void (*body)(void*), void* argument) {
     try {
-        auto made = std::make_unique<Handle>();
-        made->crew = find(static_cast<int>(reinterpret_cast<std::intptr_t>(number)));
-        made->thread = std::thread(body, argument);
-        const pthread_t thread = made->thread.native_handle();
-        pthread_setname_np(thread, "samrt-session");
-        if (made->crew) made->crew->joins(thread);
+        auto crew = find(static_cast<int>(reinterpret_cast<std::intptr_t>(number)));
+        if (!crew) crew = std::make_shared<Crew>();
+        auto made = std::make_unique<std::thread>();
+        *made = crew->start([crew, body, argument] {
+            body(argument);
+            crew->leaves(pthread_self());
+        });
         return made.release();
     } catch (const std::exception&) {
         return nullptr;
@@ -103,9 +112,8 @@ const void* make_thread(void* number, void (*body)(void*), void* argument) {
 }
 
 void join_thread(const void* handle) {
-    const std::unique_ptr<Handle> ended(static_cast<Handle*>(const_cast<void*>(handle)));
-    if (ended->crew) ended->crew->leaves(ended->thread.native_handle());
-    ended->thread.join();
+    const std::unique_ptr<std::thread> ended(static_cast<std::thread*>(const_cast<void*>(handle)));
+    ended->join();
 }
 
 }  // namespace

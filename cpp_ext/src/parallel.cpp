@@ -62,12 +62,12 @@ void help(const std::shared_ptr<Team>& team, std::int64_t units,
           const std::function<void(int, std::int64_t)>* body, int worker,
           const Elsewhere& elsewhere) {
     const HelperCount counted;
-    elsewhere.arrived();
     {
-        const std::lock_guard<std::mutex> guard(team->lock);
+        const std::lock_guard<std::mutex> guard(team->lock);  // after `send`
         if (team->closed) return;  // the call may be over: `body` must not be touched
         ++team->working;
     }
+    elsewhere.arrived();
     team->work(units, *body, worker);
     const std::lock_guard<std::mutex> guard(team->lock);
     --team->working;
@@ -91,6 +91,8 @@ void parallel_for(int threads, std::int64_t units,
             break;
         }
         try {
+            // Under the lock, which a helper needs before it does anything: it lives as yet.
+            const std::lock_guard<std::mutex> guard(team->lock);
             std::thread helper(help, team, units, &body, worker, elsewhere);
             elsewhere.send(helper.native_handle());
             helper.detach();

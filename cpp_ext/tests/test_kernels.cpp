@@ -21,6 +21,7 @@
 #include "samrt/mask_runs.hpp"
 #include "samrt/masks.hpp"
 #include "samrt/parallel.hpp"
+#include "samrt/placement.hpp"
 #include "samrt/pool.hpp"
 #include "samrt/postprocess.hpp"
 #include "samrt/preprocess.hpp"
@@ -311,6 +312,19 @@ bool pool_keeps_its_word() {
     return right && pool.kept_bytes() <= BlockPool::kMostBytes;
 }
 
+#ifdef __linux__
+// Helpers that end before their maker has looked after them must not change where it may run.
+bool the_caller_stays_free() {
+    cpu_set_t before, after;
+    sched_getaffinity(0, sizeof before, &before);
+    for (int i = 0; i < 3000; ++i) parallel_for(3, 3, [](int, std::int64_t) {});
+    sched_getaffinity(0, sizeof after, &after);
+    return CPU_EQUAL(&before, &after);
+}
+#else
+bool the_caller_stays_free() { return true; }
+#endif
+
 bool bad_input_throws() {
     int thrown = 0;
     const std::uint32_t counts[] = {3, 4};
@@ -374,6 +388,7 @@ int main(int argc, char** argv) {
         }
         count(bad_input_throws(), "bad input throws");
         count(pool_keeps_its_word(), "pool of memory");
+        count(the_caller_stays_free(), "the caller may run where it could");
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s: %s\n", argv[1], error.what());
         return 2;

@@ -178,6 +178,15 @@ void crews_step_aside() {
     told.wait.end();
     join(handle);
     dismiss(other);
+    int brief = 0;
+    hire(nullptr, runtime(), brief);
+    for (int i = 0; i < 300; ++i) {  // threads that end while others step aside
+        const void* ended = make(number, [](void*) {}, nullptr);
+        step_aside(brief);
+        join(ended);
+    }
+    dismiss(brief);
+    check("the caller is never placed", equal(of(pthread_self()), all));
     Told late;
     const void* free_thread = make(number, Told::body, &late);  // its crew is gone: it runs all the same
     late.thread();

@@ -37,7 +37,8 @@ public:
         known_ = known_ && without_this_processor(others_, helpers);
     }
 
-    // To be called for a thread that has just been made, and not been detached.
+    // To be called for a thread that has just been made and cannot end before this returns: of one
+    // that has ended, the C library takes the number 0, which means the calling thread.
     void send(pthread_t thread) const {
         if (known_) pthread_setaffinity_np(thread, sizeof others_, &others_);
     }
