@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samrt.classes import class_map, class_masks
-from samrt.errors import PromptError
+from samrt.errors import OptionError, PromptError
 from samrt.geometry import Placement
-from samrt.manifest import Manifest, PromptSpec
+from samrt.manifest import Manifest, OutputSpec, PromptSpec
 from samrt.model import Model
 from samrt.postprocess import (
     Multimask,
+    best_index,
     empty_mask_warnings,
     full_size_logits,
     make_masks,
@@ -25,7 +26,16 @@ from samrt.postprocess import (
 from samrt.prompts import check_prompt, decoder_input, prompt_length
 from samrt.types import ImageEmbedding, Prediction, Prompt, Size
 
-__all__ = ["check_prompts", "decode_together", "group_prompts", "placement_of"]
+__all__ = [
+    "MOST_REFINE_STEPS",
+    "check_prompts",
+    "check_refine_steps",
+    "decode_together",
+    "group_prompts",
+    "placement_of",
+]
+
+MOST_REFINE_STEPS = 10
 
 
 def check_prompts(prompts: Sequence[Prompt], image_size: Size, manifest: Manifest) -> None:
@@ -51,6 +61,24 @@ def check_prompts(prompts: Sequence[Prompt], image_size: Size, manifest: Manifes
             if len(prompts) == 1:
                 raise
             raise PromptError(f"prompt {number}: {exc}") from None
+
+
+def check_refine_steps(steps: int, manifest: Manifest) -> None:
+    """Check a number of refining steps against a model.
+
+    Raises:
+        OptionError: no whole number from 0 to 10, or more than 0 for a model that cannot be given
+            its own mask.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= MOST_REFINE_STEPS:
+        raise OptionError(
+            f"refine_steps must be a whole number from 0 to {MOST_REFINE_STEPS}, got {steps!r}"
+        )
+    if steps and not (manifest.prompts.mask and manifest.output.kind == "masks"):
+        raise OptionError(
+            "this model takes no mask as a prompt, so it cannot refine its own: "
+            f"leave refine_steps at 0, got {steps}"
+        )
 
 
 def group_prompts(prompts: Sequence[Prompt], spec: PromptSpec, chunk_size: int) -> list[list[int]]:
@@ -81,20 +109,48 @@ def decode_together(
     *,
     multimask: Multimask,
     return_logits: bool,
+    refine_steps: int = 0,
 ) -> list[Prediction]:
-    """Answer checked prompts with one decoder call; the answers share no memory."""
+    """Answer checked prompts with one decoder call, or one and `refine_steps` further ones.
+
+    Each further call asks the same and gives the best mask of the call before as mask input, as
+    the cascaded post-refinement of PerSAM does (Zhang et al. 2023, arXiv 2305.03048). The answers
+    share no memory.
+    """
     manifest = model.bundle.manifest
     start = perf_counter()
     tokens = decoder_input(
         prompts, placement_of(embedding), manifest.prompts, manifest.output.low_res_size
     )
     logits, scores = model.run_decoder(embedding.features, tokens)
+    for _ in range(refine_steps):
+        tokens = replace(
+            tokens,
+            mask_input=_best_logits(logits, scores, manifest.output, multimask),
+            has_mask_input=np.ones(len(prompts), np.float32),
+        )
+        logits, scores = model.run_decoder(embedding.features, tokens)
     share_ms = (perf_counter() - start) * 1000.0 / len(prompts)
     finish = _finish_classes if manifest.output.kind == "classes" else _finish_masks
-    return [
+    found = [
         finish(model, embedding, prompt, logits[i], scores[i], multimask, share_ms, return_logits)
         for i, prompt in enumerate(prompts)
     ]
+    return [replace(one, refine_steps=refine_steps) for one in found] if refine_steps else found
+
+
+def _best_logits(
+    logits: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    output: OutputSpec,
+    multimask: Multimask,
+) -> NDArray[np.float32]:
+    """``(N, 1, h, w)``: of the masks that the caller would get, the one ranked highest."""
+    chosen = [
+        own[best_index(output, rank, own, mask_indices(output, rank, own, multimask=multimask))]
+        for own, rank in zip(logits, scores, strict=True)
+    ]
+    return returned_logits(np.stack(chosen)[:, None], output)
 
 
 def _finish_masks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -18,6 +19,7 @@ __all__ = [
     "Enlargement",
     "MaskSet",
     "Multimask",
+    "best_index",
     "empty_mask_warnings",
     "enlargement",
     "full_size_logits",
@@ -66,10 +68,20 @@ def mask_indices(
         return (spec.single_mask_index,)
     if not multimask and spec.single_mask == "best":
         candidates = tuple(range(spec.num_masks))
+    return (best_index(spec, scores, logits, candidates),)
+
+
+def best_index(
+    spec: OutputSpec,
+    scores: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    candidates: Sequence[int],
+) -> int:
+    """Which of some masks the model ranks highest; the first one of equals."""
     ranks = scores
     if spec.mask_choice == "stability":
         ranks = _kernels.stability(logits, _logit_threshold(spec), spec.stability_offset)
-    return (max(candidates, key=lambda index: float(ranks[index])),)
+    return max(candidates, key=lambda index: float(ranks[index]))
 
 
 def returned_logits(logits: NDArray[np.float32], spec: OutputSpec) -> NDArray[np.float32]:

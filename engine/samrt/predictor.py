@@ -13,7 +13,13 @@ from samrt import _kernels
 from samrt.admission import admit_model
 from samrt.backends.base import SessionOptions
 from samrt.closing import Closing
-from samrt.decoding import check_prompts, decode_together, group_prompts, placement_of
+from samrt.decoding import (
+    check_prompts,
+    check_refine_steps,
+    decode_together,
+    group_prompts,
+    placement_of,
+)
 from samrt.errors import BundleError, ImageError, OptionError
 from samrt.geometry import frame_warnings, place
 from samrt.manifest import Manifest
@@ -195,6 +201,7 @@ class Predictor(Closing):
         multimask_output: Multimask = True,
         return_logits: bool = False,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
+        refine_steps: int = 0,
     ) -> list[Prediction]:
         """Answer prompts about an encoded image, in the order given.
 
@@ -211,12 +218,16 @@ class Predictor(Closing):
                 or with ``"all"`` of the background too.
             return_logits: also fill ``Prediction.mask_logits``.
             chunk_size: most prompts per decoder call; bounds memory.
+            refine_steps: ask so many times more, 0 to 10, each time with the best mask of the
+                time before as mask input. Better masks for a decoder call each, see
+                ``benchmarks/refine.py``.
 
         Raises:
             BundleError: the embedding belongs to another model.
             PromptError: a prompt is malformed, outside the image or not taken by the model; with
                 several prompts the message starts with the number of the first bad one.
-            OptionError: bad ``chunk_size`` or ``multimask_output``.
+            OptionError: bad ``chunk_size`` or ``multimask_output``, or ``refine_steps`` that the
+                model, which takes no mask, cannot do.
             BackendError: the runtime failed or computed NaN.
         """
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
@@ -228,6 +239,7 @@ class Predictor(Closing):
         self.check_embedding(embedding)
         wanted = [prompts] if isinstance(prompts, Prompt) else list(prompts)
         manifest = self._model.bundle.manifest
+        check_refine_steps(refine_steps, manifest)
         check_prompts(wanted, embedding.original_size, manifest)
         answers: dict[int, Prediction] = {}
         for members in group_prompts(wanted, manifest.prompts, chunk_size):
@@ -237,6 +249,7 @@ class Predictor(Closing):
                 [wanted[index] for index in members],
                 multimask=multimask_output,
                 return_logits=return_logits,
+                refine_steps=refine_steps,
             )
             answers.update(zip(members, found, strict=True))
         return [answers[index] for index in range(len(wanted))]
@@ -270,6 +283,7 @@ class Predictor(Closing):
         mask_input: ArrayLike | None = None,
         multimask_output: Multimask = True,
         return_logits: bool = False,
+        refine_steps: int = 0,
     ) -> Prediction:
         """Answer one prompt about the current image; none for models that take none.
 
@@ -278,7 +292,7 @@ class Predictor(Closing):
             point_labels: ``(P,)`` of 1 (object) and 0 (background).
             box: ``(4,)`` XYXY in pixels of the image.
             mask_input: ``(h, w)`` or ``(1, h, w)`` float32, from ``Prediction.logits``.
-            multimask_output: see :meth:`decode`.
+            multimask_output, refine_steps: see :meth:`decode`.
             return_logits: also fill ``Prediction.mask_logits``.
 
         Raises:
@@ -298,7 +312,11 @@ class Predictor(Closing):
         else:
             prompt = Prompt.empty()
         return self.decode(
-            embedding, prompt, multimask_output=multimask_output, return_logits=return_logits
+            embedding,
+            prompt,
+            multimask_output=multimask_output,
+            return_logits=return_logits,
+            refine_steps=refine_steps,
         )[0]
 
     def predict_batch(
@@ -308,6 +326,7 @@ class Predictor(Closing):
         multimask_output: Multimask = True,
         return_logits: bool = False,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
+        refine_steps: int = 0,
     ) -> list[Prediction]:
         """Answer many prompts about the current image; see :meth:`decode`.
 
@@ -320,6 +339,7 @@ class Predictor(Closing):
             multimask_output=multimask_output,
             return_logits=return_logits,
             chunk_size=chunk_size,
+            refine_steps=refine_steps,
         )
 
     def reset_image(self) -> None:

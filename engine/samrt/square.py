@@ -35,6 +35,7 @@ def predict_square(
     window: tuple[float, float] | None = None,
     multimask_output: Multimask = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    refine_steps: int = 0,
 ) -> list[Prediction]:
     """Answer prompts about a picture that is stretched to square pixels for the model.
 
@@ -46,6 +47,7 @@ def predict_square(
         window: values shown black and white; ``None`` for uint8 grey levels.
         multimask_output: see :meth:`samrt.Predictor.decode`.
         max_pixels: largest picture accepted, once it is stretched.
+        refine_steps: see :meth:`samrt.Predictor.decode`.
 
     Returns:
         One prediction per prompt with masks, areas and boxes in pixels of the picture as it is
@@ -55,7 +57,7 @@ def predict_square(
     Raises:
         PromptError: a bad prompt, or one with ``mask_input``.
         ImageError: see :meth:`samrt.Predictor.encode`.
-        OptionError: a spacing that is not positive and finite.
+        OptionError: a spacing that is not positive and finite, bad ``refine_steps``.
         BackendError: the runtime failed or computed NaN.
     """
     wanted = [prompts] if isinstance(prompts, Prompt) else list(prompts)
@@ -71,7 +73,9 @@ def predict_square(
         check_prompt(prompt, size, low_res_size=manifest.output.low_res_size, spec=manifest.prompts)
     if stretch == Stretch():
         embedding = predictor.encode(image, window=window, max_pixels=max_pixels)
-        return predictor.decode(embedding, wanted, multimask_output=multimask_output)
+        return predictor.decode(
+            embedding, wanted, multimask_output=multimask_output, refine_steps=refine_steps
+        )
     shown = stretch.picture(image)
     if shown.ndim == 3:
         shown = np.rint(shown).astype(np.uint8)
@@ -79,7 +83,9 @@ def predict_square(
         window = (0.0, 255.0)  # stretched grey levels are fractions
     embedding = predictor.encode(shown, window=window, max_pixels=max_pixels)
     asked = [_stretched(prompt, stretch, size) for prompt in wanted]
-    found = predictor.decode(embedding, asked, multimask_output=multimask_output)
+    found = predictor.decode(
+        embedding, asked, multimask_output=multimask_output, refine_steps=refine_steps
+    )
     return [_restored(one, prompt, stretch) for one, prompt in zip(found, wanted, strict=True)]
 
 

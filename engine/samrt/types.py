@@ -301,6 +301,7 @@ class Prediction:
             answered was found equal to its FP32 original; details in ``Predictor.info``.
         zoom: the part ``(x0, y0, x1, y1)`` of the image that was encoded, where that was not all
             of it; ``logits`` then belong to it, see :mod:`samrt.zoom`.
+        refine_steps: how often the decoder was asked again with its own mask.
     """
 
     masks: NDArray[np.bool_]
@@ -316,6 +317,7 @@ class Prediction:
     ranked_by: str = "predicted_iou"
     verification: str = "unverified"
     zoom: tuple[int, int, int, int] | None = None
+    refine_steps: int = 0
 
     @property
     def best(self) -> int:

@@ -126,6 +126,7 @@ def predict_zoomed(
     window: Window | None = None,
     image_format: str = "RGB",
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    refine_steps: int = 0,
 ) -> list[Prediction]:
     """Answer prompts, each in a part of the image around its box where that is wanted.
 
@@ -143,6 +144,7 @@ def predict_zoomed(
         window: see ``encode``.
         image_format: see ``encode``.
         max_pixels: see ``encode``.
+        refine_steps: see ``decode``.
 
     Returns:
         One prediction per prompt, in the frame of the image. ``Prediction.zoom``, where it is set,
@@ -150,7 +152,7 @@ def predict_zoomed(
         and not to the image, so they must not be given back as ``mask_input``.
 
     Raises:
-        OptionError: an unknown ``zoom``.
+        OptionError: an unknown ``zoom``, bad ``refine_steps``.
         PromptError: a bad prompt, or with ``"on"`` one without a box or with ``mask_input``.
         ImageError: see ``encode``; or ``embedding`` is of an image of another size.
         BundleError: ``embedding`` belongs to another model.
@@ -179,13 +181,18 @@ def predict_zoomed(
                 "(rows x columns): encode this one"
             )
         found = predictor.decode(
-            whole, [wanted[index] for index in plain], multimask_output=multimask_output
+            whole,
+            [wanted[index] for index in plain],
+            multimask_output=multimask_output,
+            refine_steps=refine_steps,
         )
         answers.update(zip(plain, found, strict=True))
     for index, prompt in enumerate(wanted):
         if zoomed[index]:
             part = zoom_window(prompt, source.size, chosen)
-            answers[index] = _answer(predictor, source, prompt, part, multimask_output)
+            answers[index] = _answer(
+                predictor, source, prompt, part, multimask_output, refine_steps
+            )
     return [answers[index] for index in range(len(wanted))]
 
 
@@ -219,10 +226,13 @@ def _answer(
     prompt: Prompt,
     part: PixelBox,
     multimask: Multimask,
+    refine_steps: int,
 ) -> Prediction:
     """Encode the part, ask, and put the answer back into the frame of the image."""
     embedding = predictor.encode_loaded(cut(source, part))
-    found = predictor.decode(embedding, _moved(prompt, part), multimask_output=multimask)[0]
+    found = predictor.decode(
+        embedding, _moved(prompt, part), multimask_output=multimask, refine_steps=refine_steps
+    )[0]
     start = perf_counter()
     x0, y0, x1, y1 = part
     masks = np.zeros((len(found.masks), *source.size), np.bool_)

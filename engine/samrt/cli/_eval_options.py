@@ -64,6 +64,11 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         help="clicks of the interactive curve, 0 for none (10)",
     )  # fmt: skip
     add(
+        "--refine", type=_numbers.at_least(0), default=0, metavar="N",
+        help="every answer refined N times, as by samrt infer --refine; not everything mode and "
+        "following (0)",
+    )  # fmt: skip
+    add(
         "--nsd-tolerance", type=float, default=2.0, metavar="X",
         help="of the surface Dice, mm where the spacing is known, else pixels (2)",
     )  # fmt: skip

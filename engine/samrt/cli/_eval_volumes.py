@@ -94,7 +94,8 @@ def run_volumes(
         try:
             evaluate_volumes(
                 engine, dataset, solids, asked, journal,
-                tolerance=plan.tolerance, skip_bad=plan.skip_bad, progress=bar,
+                tolerance=plan.tolerance, refine_steps=plan.refine_steps, skip_bad=plan.skip_bad,
+                progress=bar,
             )  # fmt: skip
         finally:
             bar.end()

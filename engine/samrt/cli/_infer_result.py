@@ -106,6 +106,7 @@ def result_document(result: InferResult) -> dict[str, Any]:
                 "prompt": _prompt_record(prediction.prompt, result.mask_input),
                 "best": prediction.best,
                 "zoom": None if prediction.zoom is None else list(prediction.zoom),
+                "refine_steps": prediction.refine_steps,
                 "masks": masks,
                 "warnings": [w for w in prediction.warnings if w not in result.warnings],
             }

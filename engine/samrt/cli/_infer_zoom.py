@@ -1,4 +1,4 @@
-"""``samrt infer --zoom`` and ``--square-pixels``, and how a picture's prompts are answered."""
+"""``samrt infer --zoom``, ``--square-pixels``, ``--refine``: how prompts are answered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from samrt.cli import _numbers
 
 if TYPE_CHECKING:
     from samrt.imaging.read import LoadedImage
@@ -46,6 +48,12 @@ def add_option(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
     group.add_argument(
+        "--refine", type=_numbers.at_least(0), default=0, metavar="N",
+        help="ask the decoder N times more, each time with the mask just found as mask input: "
+        "better masks, a run of the decoder each (0)",
+    )  # fmt: skip
+
+    group.add_argument(
         "--square-pixels", action="store_true",
         help="show the model a picture with pixels far from square (1.5 times or more) in its true "
         "proportions; masks stay on the picture's own pixels",
@@ -53,7 +61,9 @@ def add_option(group: argparse._ArgumentGroup) -> None:
 
 
 def check_usage(args: argparse.Namespace) -> None:
-    """Refuse what does not go together with zoom or square pixels, as wrong usage."""
+    """Refuse what does not go together with these options, as wrong usage."""
+    if args.refine and args.everything:
+        args.parser.error("--refine needs prompts: leave it out with --everything")
     if args.square_pixels:
         for name in ("everything", "mask_input"):
             if getattr(args, name):
@@ -78,7 +88,9 @@ def check_usage(args: argparse.Namespace) -> None:
 
 
 def refuse_volume(args: argparse.Namespace) -> None:
-    """Zoom works on one picture."""
+    """Zoom works on one picture; following an object has a refinement of its own."""
+    if args.refine:
+        args.parser.error("--refine works on one picture: choose one with --frame, or leave it out")
     if args.square_pixels:
         args.parser.error("--square-pixels is for pictures: volumes are shown upright anyway")
     if args.zoom != "off":
@@ -93,14 +105,15 @@ def answer(
 ) -> Answers:
     """Encode and decode as the options ask."""
     limits: dict[str, Any] = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+    again: dict[str, Any] = {"refine_steps": args.refine} if args.refine else {}
     several = args.multimask or engine.manifest.output.kind == "classes"
     stretch = _stretch(image) if args.square_pixels else None
     if stretch is not None and stretch.rows * stretch.columns > 1:
-        return _answer_square(engine, image, prompts, several, limits, stretch)
+        return _answer_square(engine, image, prompts, several, {**limits, **again}, stretch)
     if args.zoom == "off":
         embedding = engine.encode(image, **limits)
         return Answers(
-            engine.decode(embedding, prompts, multimask_output=several),
+            engine.decode(embedding, prompts, multimask_output=several, **again),
             embedding.timings.preprocess_ms or 0.0,
             embedding.timings.encode_ms or 0.0,
             embedding.warnings,
@@ -108,7 +121,7 @@ def answer(
     from samrt.zoom import predict_zoomed
 
     found = predict_zoomed(
-        engine, image, prompts, zoom=args.zoom, multimask_output=several, **limits
+        engine, image, prompts, zoom=args.zoom, multimask_output=several, **limits, **again
     )
     plain = [prediction for prediction in found if prediction.zoom is None]
     runs = [prediction.timings for prediction in found if prediction.zoom is not None]

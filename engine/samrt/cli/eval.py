@@ -188,6 +188,7 @@ def _plan(args: argparse.Namespace, engine: Predictor) -> tuple[Plan, list[str]]
 
     What was named must be possible; what was left open is all that the model takes.
     """
+    from samrt.decoding import check_refine_steps
     from samrt.errors import OptionError
     from samrt.evaluation.runner import Plan, check_plan
     from samrt.evaluation.strategies import check_strategies, parse_jitter, usable_strategies
@@ -219,8 +220,10 @@ def _plan(args: argparse.Namespace, engine: Predictor) -> tuple[Plan, list[str]]
         tolerance=args.nsd_tolerance,
         seed=args.seed,
         skip_bad=args.skip_bad,
+        refine_steps=args.refine,
     )
     check_plan(plan)
+    check_refine_steps(plan.refine_steps, engine.manifest)
     return plan, remarks
 
 

@@ -74,7 +74,9 @@ class Curve:
     decode_ms: list[float] = field(default_factory=list)
 
 
-def run_clicks(engine: Predictor, embedding: ImageEmbedding, truth: Mask, count: int) -> Curve:
+def run_clicks(
+    engine: Predictor, embedding: ImageEmbedding, truth: Mask, count: int, refine_steps: int = 0
+) -> Curve:
     """Answer ``count`` clicks; the model's own best mask is shown to the user after each.
 
     The logits of that mask are given back to the model with the next click, if it takes masks.
@@ -94,7 +96,7 @@ def run_clicks(engine: Predictor, embedding: ImageEmbedding, truth: Mask, count:
             point_labels=[p[2] for p in curve.points],
             mask_input=logits,
         )
-        answer = engine.decode(embedding, prompt)[0]
+        answer = engine.decode(embedding, prompt, refine_steps=refine_steps)[0]
         guess = answer.masks[answer.best]
         if engine.manifest.prompts.mask:
             logits = answer.logits[answer.best]

@@ -40,6 +40,7 @@ class Plan:
         clicks: clicks of the interactive curve; 0 for none.
         tolerance: of NSD, millimetres where the spacing is known, else pixels.
         seed: of everything random; each target has its own stream.
+        refine_steps: see :meth:`samrt.Predictor.decode`; of every answer.
         skip_bad: note images that cannot be read and go on, instead of stopping.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     tolerance: float = 2.0
     seed: int = 0
     skip_bad: bool = False
+    refine_steps: int = 0
 
 
 def config_of(
@@ -82,6 +84,7 @@ def config_of(
         "clicks": plan.clicks,
         "nsd_tolerance": plan.tolerance,
         "seed": plan.seed,
+        **({"refine_steps": plan.refine_steps} if plan.refine_steps else {}),
         **more,
     }
 
@@ -178,7 +181,8 @@ class _Run:
         )
         moved = [jitter_box(rng, box, level, target.size) for level in self.plan.jitter]
         prompts += [Prompt(box=b) for b in moved]
-        answers = self.engine.decode(embedding, prompts) if prompts else []
+        steps = self.plan.refine_steps
+        answers = self.engine.decode(embedding, prompts, refine_steps=steps) if prompts else []
         record["strategies"] = {}
         if match is not None:
             record["strategies"]["S1"] = _everything(match, truth)
@@ -189,7 +193,7 @@ class _Run:
             for level, answer, b in zip(self.plan.jitter, answers[len(asked) :], moved, strict=True)
         }
         if self.plan.clicks:
-            curve = run_clicks(self.engine, embedding, mask, self.plan.clicks)
+            curve = run_clicks(self.engine, embedding, mask, self.plan.clicks, steps)
             record["clicks"] = _curve(curve)
         return record
 

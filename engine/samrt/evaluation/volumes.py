@@ -74,6 +74,7 @@ def evaluate_volumes(
     journal: Journal,
     *,
     tolerance: float = 2.0,
+    refine_steps: int = 0,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> None:
@@ -86,6 +87,7 @@ def evaluate_volumes(
         ways: names of :data:`WAYS`.
         journal: gets one record an object.
         tolerance: of the surface Dice in millimetres, or in voxels where spacing is unknown.
+        refine_steps: of the answers on slices; following an object refines in its own way.
         skip_bad: note volumes that cannot be read and go on, instead of stopping.
         progress: told about each slice.
 
@@ -104,7 +106,9 @@ def evaluate_volumes(
             cases[solid.case].append(solid)
     for case, group in cases.items():
         try:
-            for record in _case(engine, dataset, case, group, ways, tolerance, progress):
+            for record in _case(
+                engine, dataset, case, group, ways, tolerance, refine_steps, progress
+            ):
                 journal.add(record)
         except (ImageError, DatasetError) as exc:
             if not skip_bad:
@@ -121,6 +125,7 @@ def _case(
     group: list[Solid],
     ways: tuple[str, ...],
     tolerance: float,
+    refine_steps: int,
     progress: Progress | None,
 ) -> Iterator[dict[str, Any]]:
     """Records of the objects of one volume."""
@@ -129,7 +134,7 @@ def _case(
         raise DatasetError(f"{case} has changed: {labels.shape} labels, {group[0].shape} before")
     answers = {s.key: _Answers() for s in group}
     if "slices" in ways:
-        answers = _ask_slices(engine, dataset, case, group, labels, progress)
+        answers = _ask_slices(engine, dataset, case, group, labels, refine_steps, progress)
     for solid in group:
         truth = labels == solid.label
         held = np.flatnonzero(truth.any(axis=(1, 2)))
@@ -152,6 +157,7 @@ def _ask_slices(
     case: str,
     group: list[Solid],
     labels: NDArray[Any],
+    refine_steps: int,
     progress: Progress | None,
 ) -> dict[str, _Answers]:
     """Every slice encoded once and asked with the box of each object in it."""
@@ -164,7 +170,8 @@ def _ask_slices(
             continue
         embedding = engine.encode(dataset.read_slice(case, number))
         truths = [plane == s.label for s in there]
-        found = engine.decode(embedding, [Prompt(box=_box(truth)) for truth in truths])
+        prompts = [Prompt(box=_box(truth)) for truth in truths]
+        found = engine.decode(embedding, prompts, refine_steps=refine_steps)
         for solid, truth, answer in zip(there, truths, found, strict=True):
             best = int(np.argmax([dice(mask, truth) for mask in answer.masks]))
             own = answers[solid.key]

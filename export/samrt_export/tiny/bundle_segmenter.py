@@ -15,8 +15,10 @@ F32 = npt.NDArray[np.float32]
 class BundleSegmenter:
     """`multimask`: the best of the candidates by predicted IoU, else the model's single answer."""
 
-    def __init__(self, predictor: Predictor, *, multimask: bool = False) -> None:
-        self.predictor, self.multimask = predictor, multimask
+    def __init__(
+        self, predictor: Predictor, *, multimask: bool = False, refine_steps: int = 0
+    ) -> None:
+        self.predictor, self.multimask, self.refine_steps = predictor, multimask, refine_steps
 
     def set_image(self, image: npt.NDArray[np.uint8]) -> None:
         """(H, W) or (H, W, 3) uint8."""
@@ -30,6 +32,7 @@ class BundleSegmenter:
             box=draft.box,
             mask_input=mask_input,
             multimask_output=self.multimask,
+            refine_steps=self.refine_steps,
         )
         k = found.best
         return Answer(found.masks[k].copy(), found.logits[k].copy(), float(found.scores[k]))

@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 
 def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,6 +53,7 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     score.add_argument("--model", default="tiny", help="bundle name or path")
     score.add_argument("--precision", default="auto", help="of the bundle: fp32, fp16 or int8")
     score.add_argument("--checkpoint", type=Path, help="evaluate a training checkpoint instead")
+    score.add_argument("--refine", type=int, default=0, help="refining steps of every answer")
     score.add_argument("--per-set", type=int, default=150)
     score.add_argument("--seed", type=int, default=0)
     score.add_argument("--clicks", type=int, default=5)
@@ -63,12 +65,19 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 RECIPES: dict[str, tuple[tuple[int, int, int, int, float, float], ...]] = {
     "full": ((256, 8, 4, 4200, 1.2e-3, 2e-4), (512, 4, 4, 850, 4e-4, 1e-5)),
     "again": ((256, 8, 4, 1500, 6e-4, 2.5e-4), (512, 4, 4, 1500, 3e-4, 1e-5)),
+    "refine": ((512, 4, 4, 2400, 3e-4, 3e-6),),
     "smoke": ((128, 2, 2, 4, 1e-3, 1e-4),),
 }
 """Phases: frame size, images, targets an image, steps, first and last learning rate.
 
-`full` starts from nothing; `again` goes on from trained weights with harder images.
+`full` starts from nothing; `again` goes on from trained weights with harder images; `refine`
+teaches the decoder alone to make use of its own masks.
 """
+
+SPECIAL: dict[str, dict[str, Any]] = {
+    "refine": {"rounds": 3, "refine": 0.55, "frozen_encoder": True},
+}
+"""Further options of `TrainOptions` that belong to a recipe."""
 
 
 def _pool(args: argparse.Namespace) -> int:
@@ -95,6 +104,7 @@ def _train(args: argparse.Namespace) -> int:
             threads=args.threads,
             device=args.device,
             start_from=args.start_from,
+            **SPECIAL.get(args.recipe, {}),
         )
     )
     return 0
@@ -124,11 +134,13 @@ def _eval(args: argparse.Namespace) -> int:
     segmenter: Segmenter
     if args.checkpoint:
         choose = (1, 2, 3) if args.multimask else (0, 1, 2, 3)
-        segmenter = TorchSegmenter(load_checkpoint(args.checkpoint), choose=choose)
+        segmenter = TorchSegmenter(
+            load_checkpoint(args.checkpoint), choose=choose, refine_steps=args.refine
+        )
         name = str(args.checkpoint)
     else:
         predictor = samrt.load(args.model, precision=args.precision)
-        segmenter = BundleSegmenter(predictor, multimask=args.multimask)
+        segmenter = BundleSegmenter(predictor, multimask=args.multimask, refine_steps=args.refine)
         name = f"{predictor.info.model_id} in {predictor.info.precision_effective}"
     table = evaluate(segmenter, args.data, args.per_set, args.seed, args.clicks)
     print(f"{name}, at most {args.per_set} targets a set, seed {args.seed}\n")
@@ -141,6 +153,7 @@ def _eval(args: argparse.Namespace) -> int:
             "machine": f"{platform.machine()} {platform.system()}",
             "per_set": args.per_set,
             "seed": args.seed,
+            "refine_steps": args.refine,
             "mask": f"highest predicted IoU of {3 if args.multimask else 4}",
             "table": table,
         }

@@ -45,9 +45,11 @@ class TorchSegmenter:
     """Encodes once, decodes per prompt."""
 
     def __init__(
-        self, model: Tiny, size: int = 512, choose: tuple[int, ...] = (0, 1, 2, 3)
-    ) -> None:
+        self, model: Tiny, size: int = 512, choose: tuple[int, ...] = (0, 1, 2, 3),
+        refine_steps: int = 0,
+    ) -> None:  # fmt: skip
         self.model, self.size, self.choose = model, size, choose
+        self.refine_steps = refine_steps
         self.maps: tuple[Tensor, ...] = ()
         self.shape, self.valid = (1, 1), (1, 1)
 
@@ -68,11 +70,18 @@ class TorchSegmenter:
         if mask_input is not None:
             mask = torch.from_numpy(mask_input)[None, None]
         has = torch.tensor([0.0 if mask_input is None else 1.0])
-        low, iou = self.model.decoder(
-            *self.maps, torch.from_numpy(coords), torch.from_numpy(labels), mask, has
-        )
-        k = max(self.choose, key=lambda i: float(iou[0, i]))
+        asked = torch.from_numpy(coords), torch.from_numpy(labels)
+        low, iou, k = self._ask(*asked, mask, has)
+        for _ in range(self.refine_steps):
+            low, iou, k = self._ask(*asked, low[:, k : k + 1], torch.ones(1))
         h, w = self.valid
         up = F.interpolate(low[:, k : k + 1], (self.size, self.size), mode="bilinear")
         up = F.interpolate(up[:, :, :h, :w], self.shape, mode="bilinear")
         return Answer((up[0, 0] > 0).numpy(), low[0, k].numpy(), float(iou[0, k]))
+
+    def _ask(
+        self, coords: Tensor, labels: Tensor, mask: Tensor, has: Tensor
+    ) -> tuple[Tensor, Tensor, int]:
+        """Logits, scores, and which mask has the highest score."""
+        low, iou = self.model.decoder(*self.maps, coords, labels, mask, has)
+        return low, iou, max(self.choose, key=lambda i: float(iou[0, i]))

@@ -1,7 +1,7 @@
 """Training of `tiny`: phases of growing resolution, seeded, resumable, CPU or GPU.
 
-Each step decodes every prompt twice: the first prompt, then the same prompt with corrections and
-the first round's logits as mask input.
+Each step decodes every prompt twice or more often: the first prompt, then the same prompt with
+corrections, or as it was, and the logits of the round before as mask input.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class Phase:
 class TrainOptions:
     """What a run needs; `focus` is a second pool that gets a share of the draws of its own.
 
-    `real` may be None (procedural images only).
+    `real` may be None (procedural images only).  `rounds` is how often each prompt is decoded;
+    in a share `refine` of the later rounds nothing is added to a prompt but the mask of the round
+    before, the one with the highest score or the single one.  A `frozen_encoder` stays as it is
+    and only the decoder learns.
     """
 
     out: Path
@@ -62,6 +65,9 @@ class TrainOptions:
     log_every: int = 50
     ema: float = 0.999
     start_from: Path | None = None
+    rounds: int = 2
+    refine: float = 0.0
+    frozen_encoder: bool = False
 
 
 class Feeder(threading.Thread):
@@ -118,24 +124,27 @@ def decode(
     return low.float(), iou.float()
 
 
-def second_round(
+def next_round(
     rng: np.random.Generator,
     drafts: list[Draft],
     low: Tensor,
     iou: Tensor,
     target: F32,
+    refine: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Adds corrections to `drafts`; the mask input (N, 1, h, w) and its presence (N)."""
     pick = torch.where(
-        torch.from_numpy(rng.random(len(drafts)) < 0.5).to(iou.device),
+        torch.from_numpy(rng.random(len(drafts)) < (0.2 if refine else 0.5)).to(iou.device),
         torch.zeros_like(iou[:, 0], dtype=torch.long),
-        iou[:, 1:].argmax(1) + 1,
+        iou.argmax(1) if refine else iou[:, 1:].argmax(1) + 1,
     )
     chosen = low[torch.arange(len(drafts)), pick].detach()
     guess = (chosen > 0).to(torch.uint8).cpu().numpy()
     truth = (target > 0.5).astype(np.uint8)
     has = np.ones(len(drafts), np.float32)
     for i, draft in enumerate(drafts):
+        if refine and rng.random() < refine:
+            continue
         if rng.random() < 0.15 and draft.points:
             draft.box = None
         clicks = int(rng.choice([0, 1, 1, 2, 3]))
@@ -159,7 +168,11 @@ def train(options: TrainOptions) -> Path:
     model = Tiny(TinyConfig()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Tiny(TinyConfig()).to(device)
     average.load_state_dict(model.state_dict())
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
+    if options.frozen_encoder:
+        for part in (model.encoder, model.edges):
+            part.requires_grad_(False)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learning, lr=1e-3, weight_decay=0.02)
     done = 0
     if last.exists():
         state = torch.load(last, map_location=device, weights_only=True)
@@ -239,21 +252,28 @@ def _phase(
         target_np = half_target(masks)
         target = torch.from_numpy(target_np).to(device)
         model.train()
+        if options.frozen_encoder:
+            model.encoder.eval()
         with torch.autocast(device.type, dtype=torch.bfloat16):
             x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
-            features = model.encoder(x)
-            borders = [h(f).float() for h, f in zip(model.edges, features[2:], strict=True)]
-            aside = edge_loss(borders, torch.from_numpy(edges).to(device).float())
+            with torch.set_grad_enabled(not options.frozen_encoder):
+                features = model.encoder(x)
+                borders = [h(f).float() for h, f in zip(model.edges, features[2:], strict=True)]
+                aside = edge_loss(borders, torch.from_numpy(edges).to(device).float())
             maps = [m.repeat_interleave(phase.targets, 0) for m in features]
             n, half = len(drafts), phase.size // 2
             empty = torch.zeros(n, 1, half, half, device=device)
             low, iou = decode(model, maps, drafts, empty, torch.zeros(n, device=device))
             loss, report = total_loss(low, iou, target)
-            mask_input, has = second_round(rng, drafts, low, iou, target_np)
-            low2, iou2 = decode(model, maps, drafts, mask_input, has)
-            loss2, report2 = total_loss(low2, iou2, target)
+            reports = [report]
+            for _ in range(1, options.rounds):
+                mask_input, has = next_round(rng, drafts, low, iou, target_np, options.refine)
+                low, iou = decode(model, maps, drafts, mask_input, has)
+                part, report = total_loss(low, iou, target)
+                loss = loss + part
+                reports.append(report)
         optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss + loss2 + EDGE_WEIGHT * aside)
+        torch.autograd.backward(loss + EDGE_WEIGHT * aside)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 3.0)
         if torch.isfinite(norm):
             optimiser.step()
@@ -265,11 +285,13 @@ def _phase(
             for p, q in zip(average.buffers(), model.buffers(), strict=True):
                 if p.dtype.is_floating_point:
                     p.lerp_(q, 1 - decay)
-        seen["loss"].append(float((loss + loss2).detach()))
-        for k, v in report.items():
+        seen["loss"].append(float(loss.detach()))
+        for k, v in reports[0].items():
             seen[k].append(v)
         seen["edges"].append(float(aside.detach()))
-        seen["second"].append(report2["single"])
+        for turn, report in enumerate(reports[1:], 2):
+            seen[f"single {turn}"].append(report["single"])
+            seen[f"chosen {turn}"].append(report["chosen"])
         if (step + 1) % options.log_every == 0:
             rate = (time.monotonic() - clock) / options.log_every
             clock = time.monotonic()

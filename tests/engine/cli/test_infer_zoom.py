@@ -52,3 +52,33 @@ def test_wrong_usage(infer: Infer, large: Path, words: tuple[str, ...], message:
     done = infer(large, *words)
     assert done.code == 2
     assert message in done.err
+
+
+def test_refined_answers_say_so(infer: Infer, large: Path, tmp_path: Path) -> None:
+    logits = []
+    for steps in (0, 2):
+        folder = tmp_path / str(steps)
+        done = infer(
+            large, "--box", "200,100,320,215", "--json", "--outputs", "npz", "--refine", str(steps),
+            "-o", str(folder),
+        )  # fmt: skip
+        assert json.loads(done.out)["prompts"][0]["refine_steps"] == steps
+        with np.load(folder / "large.logits.npz") as stored:
+            logits.append(stored["logits"])
+    assert (logits[0] != logits[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--refine", "1", "--everything"), 2, "--refine needs prompts"),
+        (("--refine", "-1", "--box", "1,1,9,9"), 2, "--refine"),
+        (("--refine", "11", "--box", "1,1,9,9"), 1, "from 0 to 10, got 11"),
+    ],
+)
+def test_refining_that_is_refused(
+    infer: Infer, large: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    done = infer(large, *words)
+    assert done.code == code
+    assert message in done.err

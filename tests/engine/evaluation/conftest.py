@@ -104,6 +104,7 @@ class FakeEngine:
     exact_after: int = 1000
     encoded: int = 0
     prompts: list[Prompt] = field(default_factory=list)
+    refined: list[int] = field(default_factory=list)
     info: Any = field(
         default_factory=lambda: SimpleNamespace(
             name="fake",
@@ -131,9 +132,12 @@ class FakeEngine:
             Timings(preprocess_ms=1.0, encode_ms=20.0),
         )  # fmt: skip
 
-    def decode(self, embedding: ImageEmbedding, prompts: Any) -> list[Prediction]:
+    def decode(
+        self, embedding: ImageEmbedding, prompts: Any, *, refine_steps: int = 0
+    ) -> list[Prediction]:
         asked = [prompts] if isinstance(prompts, Prompt) else list(prompts)
         self.prompts += asked
+        self.refined += [refine_steps] * len(asked)
         return [self._answer(embedding.original_size, prompt) for prompt in asked]
 
     def _answer(self, size: tuple[int, int], prompt: Prompt) -> Prediction:

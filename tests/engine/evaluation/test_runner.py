@@ -14,7 +14,8 @@ from samrt.errors import BackendError, DatasetError, ImageError, OptionError, Ou
 from samrt.evaluation import everything, runner
 from samrt.evaluation.dataset import choose
 from samrt.evaluation.formats import open_dataset
-from samrt.evaluation.journal import JOURNAL_NAME, Journal, read_records
+from samrt.evaluation.journal import JOURNAL_NAME, Journal, read_header, read_records
+from samrt.evaluation.report.words import method
 from samrt.evaluation.runner import Plan, check_plan, config_of, evaluate
 from samrt.evaluation.strategies import parse_jitter
 from samrt.imaging.rle import rle_to_mask
@@ -85,6 +86,24 @@ class Stop(KeyboardInterrupt):
     pass
 
 
+def test_refining_is_asked_for_everywhere_and_told(
+    folder_data: Path, fake_engine: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = open_dataset(folder_data)
+    engine = fake_engine(data)
+    go(engine, data, tmp_path / "plain")
+    assert set(engine.refined) == {0}
+    assert "refine_steps" not in read_header(tmp_path / "plain" / JOURNAL_NAME)["config"]
+    engine = fake_engine(data)
+    plan = Plan(PLAN.strategies, PLAN.jitter, PLAN.clicks, seed=1, refine_steps=2)
+    journal = go(engine, data, tmp_path / "refined", plan)
+    assert set(engine.refined) == {2}
+    config = read_header(journal)["config"]
+    assert config["refine_steps"] == 2
+    document = {"config": config}
+    assert any("asked 2 times more" in line for line in method(document))
+
+
 def test_an_interrupted_run_goes_on(
     folder_data: Path, fake_engine: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -93,11 +112,11 @@ def test_an_interrupted_run_goes_on(
     engine = fake_engine(data)
     decode, calls = engine.decode, []
 
-    def failing(*args: Any) -> Any:
+    def failing(*args: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 12:
             raise Stop
-        return decode(*args)
+        return decode(*args, **options)
 
     engine.decode = failing
     with pytest.raises(Stop):
@@ -192,7 +211,7 @@ def test_a_failing_runtime_is_not_skipped(
     data = open_dataset(folder_data)
     engine = fake_engine(data)
 
-    def broken(*_: Any) -> Any:
+    def broken(*_: Any, **__: Any) -> Any:
         raise BackendError("out of order")
 
     engine.decode = broken

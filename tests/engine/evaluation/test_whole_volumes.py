@@ -67,6 +67,7 @@ class GreyEngine:
     deaf: bool = False
     seen: list[NDArray[np.uint8]] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
+    refined: list[int] = field(default_factory=list)
     info: Any = field(
         default_factory=lambda: SimpleNamespace(
             name="grey", model_id="grey@0", precision_effective="fp32", decoder_precision="fp32",
@@ -86,9 +87,12 @@ class GreyEngine:
             Timings(preprocess_ms=1.0, encode_ms=20.0),
         )  # fmt: skip
 
-    def decode(self, embedding: ImageEmbedding, prompts: Any) -> list[Prediction]:
+    def decode(
+        self, embedding: ImageEmbedding, prompts: Any, *, refine_steps: int = 0
+    ) -> list[Prediction]:
         asked: Sequence[Prompt] = [prompts] if isinstance(prompts, Prompt) else prompts
         self.prompts += asked
+        self.refined += [refine_steps] * len(asked)
         return [self._answer(embedding.features["image"], p) for p in asked]
 
     def _answer(self, image: NDArray[Any], prompt: Prompt) -> Prediction:
@@ -171,6 +175,14 @@ def test_every_slice_of_an_object_is_asked_with_its_tight_box(run: Run) -> None:
     held = [(upright(body(k)) == n).any(axis=(1, 2)) for k in (0, 1) for n in (1, 2)]
     assert len(engine.prompts) == sum(int(h.sum()) for h in held)
     assert len(engine.seen) == sum(int((held[2 * k] | held[2 * k + 1]).sum()) for k in (0, 1))
+
+
+def test_slices_are_refined_as_asked(run: Run) -> None:
+    assert set(run(["slices"], refine_steps=3)[1].refined) == {3}
+
+
+def test_following_refines_in_its_own_way(run: Run) -> None:
+    assert set(run(["propagate"], refine_steps=3)[1].refined) == {0}
 
 
 def test_propagation_from_the_middle_slice(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from samrt_export.tiny.export import export_tiny  # noqa: E402
 from samrt_export.tiny.onnx_graph import graphs  # noqa: E402
 from samrt_export.tiny.prompts import Draft  # noqa: E402
 from samrt_export.tiny.torch_segmenter import TorchSegmenter, load_checkpoint  # noqa: E402
-from samrt_export.tiny.train import Phase, TrainOptions, slim, train  # noqa: E402
+from samrt_export.tiny.train import Phase, TrainOptions, next_round, slim, train  # noqa: E402
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "export" / "checkpoints" / "tiny-v1.pt"
 
@@ -97,6 +98,53 @@ def test_training_can_be_interrupted(pool: Path, checkpoint: Path, tmp_path: Pat
     whole = torch.load(checkpoint, weights_only=True)
     for name, value in whole["model"].items():
         assert torch.allclose(value, resumed["model"][name], atol=1e-5), name
+
+
+def test_a_frozen_encoder_stays_and_the_decoder_learns_in_rounds(
+    pool: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    phase = Phase(size=128, batch=2, targets=2, steps=3, lr=1e-3, lr_end=1e-4)
+    options = TrainOptions(
+        out=tmp_path, pool=pool, phases=(phase,), threads=1, start_from=checkpoint, rounds=3,
+        refine=0.5, frozen_encoder=True,
+    )  # fmt: skip
+    before = torch.load(checkpoint, weights_only=True)["average"]
+    after = torch.load(train(options), weights_only=True)["model"]
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not {name for name in moved if not name.startswith("decoder.")}
+    learning = {n for n, _ in load_checkpoint(checkpoint).decoder.named_parameters()}
+    assert {f"decoder.{name}" for name in learning} <= moved
+
+
+def test_refined_rounds_add_nothing_but_the_best_mask() -> None:
+    drafts = [Draft(box=(1.0, 2.0, 30.0, 40.0)), Draft(points=[(5.0, 6.0)], labels=[1])]
+    low = torch.arange(2 * 4 * 8 * 8, dtype=torch.float32).reshape(2, 4, 8, 8) / 20 - 10
+    iou = torch.tensor([[0.1, 0.2, 0.9, 0.3], [0.8, 0.2, 0.1, 0.3]])
+    target = np.zeros((2, 8, 8), np.float32)
+    seen = set()
+    for seed in range(20):
+        asked = copy.deepcopy(drafts)
+        rng = np.random.default_rng(seed)
+        mask, has = next_round(rng, asked, low, iou, target, refine=1.0)
+        assert asked == drafts
+        assert has.tolist() == [1.0, 1.0]
+        assert torch.equal(mask[1, 0], low[1, 0])
+        k = next(k for k in range(4) if torch.equal(mask[0, 0], low[0, k].clamp(-20, 20)))
+        seen.add(k)
+    assert seen == {0, 2}
+
+
+def test_a_refined_answer_is_that_of_its_own_mask(checkpoint: Path) -> None:
+    model = load_checkpoint(checkpoint)
+    image = np.random.default_rng(3).integers(0, 255, (90, 120), np.uint8)
+    draft = Draft(box=(20.0, 10.0, 80.0, 70.0))
+    plain, refined = TorchSegmenter(model, 128), TorchSegmenter(model, 128, refine_steps=2)
+    for segmenter in (plain, refined):
+        segmenter.set_image(image)
+    answer = plain.predict(draft)
+    for _ in range(2):
+        answer = plain.predict(draft, answer.low)
+    assert np.array_equal(refined.predict(draft).low, answer.low)
 
 
 def test_metrics_on_known_shapes() -> None:

@@ -122,6 +122,12 @@ def method(document: Mapping[str, Any]) -> Sequence[str]:
             "the middle one of them, from where the mask is followed up and down until the rules "
             "of propagation stop it. Intervals are by bootstrap over volumes."
         )
+    steps = config.get("refine_steps", 0)
+    if steps:
+        lines.append(
+            f"Every answer was refined: asked {counted(steps, 'time')} more, with the best mask of "
+            "the time before as mask input; not in everything mode and in following an object."
+        )
     if config["jitter_px"]:
         lines.append(
             "Jitter moves each edge of the box by itself, inwards or outwards, by a distance "
