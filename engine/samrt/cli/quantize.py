@@ -64,6 +64,11 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--limit", type=_numbers.at_least(1), default=128, metavar="N",
         help="use at most so many of the pictures, evenly chosen (128)",
     )  # fmt: skip
+    add(
+        "--backends", type=_names, metavar="NAME,NAME",
+        help="runtimes in which int8 must be good enough: onnxruntime, or onnxruntime,openvino, "
+        "which multiplies in its own way (onnxruntime, and openvino if it is installed)",
+    )  # fmt: skip
     add("--no-resume", action="store_true", help="forget what an interrupted run has measured")
     add("--threads", type=_numbers.at_least(1), metavar="N", help="threads to use")
     add(
@@ -74,6 +79,10 @@ def add_subparser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--force", action="store_true", help="replace int8 graphs, or a bundle, that are there")
     add("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         most_pictures=args.limit,
         alone=args.alone,
         threads=args.threads,
+        backends=args.backends,
     )
     bundle = quantize(
         find_model(args.bundle),
@@ -150,3 +160,5 @@ def _report(args: argparse.Namespace, bundle: Bundle, precision: str) -> None:
         f"against {record['against'].split(',')[0]} on {record['images']} images: mask IoU mean "
         f"{record['mask_iou_mean']:.6f}, worst {record['mask_iou_worst']:.6f}"
     )
+    for name, figures in list(entry.get("runtimes", {}).items())[1:]:
+        say(f"in {name}: {figures}")

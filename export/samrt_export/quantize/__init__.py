@@ -3,7 +3,8 @@
 from samrt_export.quantize.calibrate import CalibrationError
 from samrt_export.quantize.choose import Choice
 from samrt_export.quantize.layers import Layer, find_layers
-from samrt_export.quantize.quantise import QuantizeOptions, quantize
+from samrt_export.quantize.options import QuantizeOptions
+from samrt_export.quantize.quantise import quantize
 from samrt_export.quantize.write import to_int8, to_int8_weights
 
 __all__ = [

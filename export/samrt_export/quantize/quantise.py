@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from samrt_export.precision.search import in_words
 from samrt_export.precision.stored import artifact_entry, replace_bundle
 from samrt_export.precision.trial import ROLES, Reference, Trial, predictor_of
 from samrt_export.quantize.calibrate import calibrate, state_key
-from samrt_export.quantize.choose import ALPHAS, METHODS, Choice, choose
+from samrt_export.quantize.choose import ALPHAS, Choice, choose
 from samrt_export.quantize.cpu_form import add_int8_form
-from samrt_export.quantize.layers import CONVS, ConvChoice, Layer, find_layers
+from samrt_export.quantize.layers import Layer, find_layers
+from samrt_export.quantize.options import QuantizeOptions
 from samrt_export.quantize.pictures import PictureSet, choose_pictures
 from samrt_export.quantize.record import int8_entry, weights_entry
 from samrt_export.quantize.search import Attempt, NoInt8FormError, search
@@ -34,53 +34,11 @@ from samrt_export.quantize.write import to_int8, to_int8_weights
 from samrt_export.verify import Case, VerificationRecord, compare, parity_with
 from samrt_export.verify.growth import explosion
 
-__all__ = ["PRECISIONS", "QuantizeOptions", "quantize"]
+__all__ = ["quantize"]
 
-PRECISIONS = ("int8", "int8-weights")
 HEAVY_BYTES, LIGHT_BYTES = 240_000_000, 16_000_000
 HELD_PICTURES = 3
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """What is quantised, and how its scales are found.
-
-    Attributes:
-        precision: ``int8``, or ``int8-weights``: weights only, of encoder and decoder.
-        window: intensities shown black and white, for pictures of more than 8 bits and DICOM.
-        convs: see `samrt_export.quantize.layers.find_layers`.
-        exclude: regular expressions for names of layers that stay float32.
-        method: how clips are found; ``auto`` takes the one with the smallest error.
-        smoothing: let large channels behind a norm migrate into the weights.
-        bias_correction: correct the mean error of each output.
-        most_pictures: of more pictures in the folder an even selection is used.
-        alone: leave all other precisions out, for a small download; needs another place.
-        threads: of all runs.
-
-    Raises:
-        OptionError: a value that does not exist.
-    """
-
-    precision: str = "int8"
-    window: Any = None
-    convs: ConvChoice = "auto"
-    exclude: Sequence[str] = ()
-    method: str = "auto"
-    smoothing: bool = True
-    bias_correction: bool = True
-    most_pictures: int = 128
-    alone: bool = False
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, known in (("precision", PRECISIONS), ("convs", CONVS), ("method", METHODS)):
-            if getattr(self, name) not in known:
-                raise OptionError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        if self.most_pictures < 1:
-            raise OptionError(f"most_pictures must be at least 1, got {self.most_pictures}")
 
 
 def quantize(
@@ -99,8 +57,9 @@ def quantize(
     The pictures go through the float32 encoder one at a time; histograms and sampled rows of the
     layers' inputs are kept, on disk too, so that an interrupted run goes on. Each layer gets the
     clip and the migration with the smallest measured error; layers return to float32, the most
-    sensitive first, until the masks agree with float32. Only if the file itself, run by ONNX
-    Runtime, passes the thresholds of `samrt.gate` the bundle is replaced, in one step. Choices,
+    sensitive first, until the masks agree with float32. Only if the file itself, run by each of
+    the runtimes asked for, passes the thresholds of `samrt.gate` the bundle is replaced, in one
+    step. Choices,
     exclusions and figures go into ``calibration.int8`` of the manifest, the comparison into
     ``parity``.
 
@@ -169,6 +128,7 @@ class _Quantisation:
     ) -> None:  # fmt: skip
         self.old, self.options, self.say, self.keep = old, options, say, keep_refused
         self.threads, self.precision = options.threads, options.precision
+        self.backends = options.judged_in()
         encoder = old.artifact("encoder", "fp32")
         self.heavy = encoder.total_bytes > HEAVY_BYTES
         light = encoder.total_bytes < LIGHT_BYTES
@@ -228,7 +188,7 @@ class _Quantisation:
         choices = self._choose(graph, layers, statistics)
         held = self._held()
         quick = Reference(own, [case.image for case in held])
-        attempt = Attempt(trial, own.info, work)
+        attempt = Attempt(trial, own.info, work, backends=self.backends)
         try:
             found = search(
                 attempt, graph, choices, quick, held, few=self.few,
@@ -244,9 +204,14 @@ class _Quantisation:
         builder = to_int8(graph, found.kept)
         built = self._write(work, {"encoder": builder}, self.options.alone)
         record = self._judge(built, quick)
+        runtimes = {"onnxruntime": in_words(record)}
         where = self._found_wanting(built, record, "int8 encoder is")
+        for name in self.backends[1:]:
+            other = self._judge(built, quick, name)
+            self._found_wanting(built, other, f"int8 encoder is in {name}")
+            runtimes[name] = in_words(other)
         exact = attempt.against_graph(builder, held[:1])
-        entry = int8_entry(found, left, self.options, exact)
+        entry = int8_entry(found, left, self.options, exact) | {"runtimes": runtimes}
         stored = self._stored(built, record, entry, where)
         return add_int8_form(
             stored, self.old, quick, self._cases, work, threads=self.threads, say=self.say
@@ -299,17 +264,19 @@ class _Quantisation:
         own = [] if self.pictures is None else self.pictures.verification[len(self.phantoms) :]
         return [*self.phantoms, *(picture.open() for picture in own[:HELD_PICTURES])]
 
-    def _judge(self, built: Bundle, truth: Predictor) -> VerificationRecord:
-        """The gate: the files themselves in ONNX Runtime, on all pictures."""
-        self.say("verifying in ONNX Runtime")
+    def _judge(
+        self, built: Bundle, truth: Predictor, backend: str = "onnxruntime"
+    ) -> VerificationRecord:
+        """The gate: the files themselves in a runtime, on all pictures."""
+        self.say(f"verifying in {backend}")
         with load(
-            built.path, precision=self.precision, backend="onnxruntime", threads=self.threads,
+            built.path, precision=self.precision, backend=backend, threads=self.threads,
             allow_refused=True,
         ) as engine:  # fmt: skip # an older record of the same files is not asked
             record = compare(
                 truth, engine, self._cases(), precision=self.precision, progress=self.say
             )
-        self.say(f"{self.precision}: {in_words(record)}")
+        self.say(f"{self.precision} in {backend}: {in_words(record)}")
         return record
 
     def _found_wanting(self, built: Bundle, record: VerificationRecord, what: str) -> str | None:

@@ -12,7 +12,7 @@ from samrt_export.quantize.search import TARGET, Found
 from samrt_export.verify import VerificationRecord
 
 if TYPE_CHECKING:
-    from samrt_export.quantize.quantise import QuantizeOptions
+    from samrt_export.quantize.options import QuantizeOptions
 
 __all__ = ["int8_entry", "weights_entry"]
 

@@ -18,7 +18,7 @@ from samrt.phantoms import PhantomCase, phantom_cases
 from samrt_export.quantize import cpu_form, quantize
 from samrt_export.quantize.cpu_form import to_int8_operators
 from samrt_export.quantize.cpu_order import Costs, encoder_inputs, measure
-from samrt_export.quantize.quantise import QuantizeOptions
+from samrt_export.quantize.options import QuantizeOptions
 
 from ..test_cpu_bundle import loaded, needs_library, shared, write  # noqa: F401 - fixtures
 

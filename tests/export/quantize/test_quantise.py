@@ -47,7 +47,7 @@ def _passing(judge: Any) -> Any:
     return judged
 
 
-QUICK = QuantizeOptions(method="max", smoothing=False)
+QUICK = QuantizeOptions(method="max", smoothing=False, backends=("onnxruntime",))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -114,6 +114,8 @@ def test_the_same_file_in_openvino(
     ):
         record = compare(truth, engine, few_cases, precision="int8")
     assert record.masks.iou_mean >= 0.98, record.failures
+    assert record.passed, record.failures
+    assert set(tiny8[1]["calibration"]["runtimes"]) == {"onnxruntime", "openvino"}
 
 
 def test_the_same_file_builds_with_tensorrt_rtx(
@@ -244,7 +246,7 @@ def test_the_best_form_tried_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> 
 
     def record(kept: Any, *_: Any) -> Any:
         masks = SimpleNamespace(iou_mean=means[len(kept)], worst_case="x")
-        return SimpleNamespace(passed=False, masks=masks)
+        return SimpleNamespace(passed=False, masks=masks, candidate={"backend": "onnxruntime"})
 
     errors = [
         search.Sensitivity(n, (n,), e) for n, e in zip(names, (9.0, 5.0, 1.0, 0.1), strict=True)
@@ -253,7 +255,7 @@ def test_the_best_form_tried_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(search, "in_words", lambda record: f"mean {record.masks.iou_mean}")
     monkeypatch.setattr(search, "_sensitivities", lambda *_: errors)
     monkeypatch.setattr(search, "SHARES", (0.5, 0.2))
-    attempt: Any = SimpleNamespace(record=record)
+    attempt: Any = SimpleNamespace(record=record, only=lambda _: attempt)
     with pytest.raises(search.NoInt8FormError, match=r"mean 0\.5; 3 of 4.*mean 0\.9") as caught:
         search.search(attempt, None, choices, None, [], few=1, by_block=False, say=lambda _: None)
     best = caught.value.best
@@ -308,7 +310,10 @@ def test_alone_keeps_the_float32_decoder(
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"precision": "int4"}, "precision"), ({"convs": "some"}, "convs"),
-     ({"method": "guess"}, "method"), ({"most_pictures": 0}, "at least 1")],
+     ({"method": "guess"}, "method"), ({"most_pictures": 0}, "at least 1"),
+     ({"backends": ("onnxruntime", "tensorrt")}, "got 'tensorrt'"),
+     ({"backends": ("openvino",)}, "always judged in onnxruntime"),
+     ({"backends": ()}, "always judged in onnxruntime")],
 )  # fmt: skip
 def test_bad_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
