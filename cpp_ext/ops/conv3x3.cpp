@@ -17,32 +17,48 @@ constexpr int kTilesPerUnit = 32;
 constexpr double kTaps[kWindow][3] = {{1, 0, 0},      {1, 1, 1},  {1, -1, 1},
                                       {1, 0.5, 0.25}, {1, -2, 4}, {0, 0, 1}};
 
+// y (n) = three rows of x times their factors.
+template <typename To>
+void combine(const double (&factor)[3], const double* x, std::ptrdiff_t stride, int n, To* y) {
+    for (int i = 0; i < n; ++i)
+        y[i] = static_cast<To>(factor[0] * x[i] + factor[1] * x[stride + i] +
+                               factor[2] * x[2 * stride + i]);
+}
+
+void end_pixel(float* pixel, int channels, const PixelEnd& then, const float* residual) {
+    if (then.bias != nullptr)
+        for (int c = 0; c < channels; ++c) pixel[c] += then.bias[c];
+    if (residual != nullptr)
+        for (int c = 0; c < channels; ++c) pixel[c] += residual[c];
+    if (then.relu)
+        for (int c = 0; c < channels; ++c) pixel[c] = std::max(pixel[c], 0.0f);
+}
+
 }  // namespace
 
 Conv3x3Weights::Conv3x3Weights(const float* weight, int out_, int channels_)
     : channels(channels_), out(out_) {
     const std::size_t matrix = size(channels, out);
     std::vector<float> places(kPlaces * matrix);
-    for (int n = 0; n < out; ++n)
-        for (int c = 0; c < channels; ++c, weight += 9) {
-            double half[kWindow][3];
-            for (int a = 0; a < kWindow; ++a)
-                for (int j = 0; j < 3; ++j)
-                    half[a][j] = kTaps[a][0] * double(weight[j]) +
-                                 kTaps[a][1] * double(weight[3 + j]) +
-                                 kTaps[a][2] * double(weight[6 + j]);
-            float* to = places.data() + size(c, out) + size(n, 1);
-            for (int a = 0; a < kWindow; ++a)
-                for (int b = 0; b < kWindow; ++b, to += matrix)
-                    *to = static_cast<float>(half[a][0] * kTaps[b][0] + half[a][1] * kTaps[b][1] +
-                                             half[a][2] * kTaps[b][2]);
-        }
+    std::vector<double> space(size(9 + 3 * kWindow, out));  // all results of a channel side by side
+    double *taps = space.data(), *half = taps + wide(9) * out;
+    for (int c = 0; c < channels; ++c) {
+        for (int n = 0; n < out; ++n)
+            for (int t = 0; t < 9; ++t)
+                taps[wide(t) * out + n] = double(weight[(wide(n) * channels + c) * 9 + t]);
+        for (int a = 0; a < kWindow; ++a)
+            combine(kTaps[a], taps, 3 * wide(out), 3 * out, half + wide(3 * a) * out);
+        float* to = places.data() + size(c, out);
+        for (int a = 0; a < kWindow; ++a)
+            for (int b = 0; b < kWindow; ++b, to += matrix)
+                combine(kTaps[b], half + wide(3 * a) * out, wide(out), out, to);
+    }
     for (int f = 0; f < kPlaces; ++f)
         at_.emplace_back(places.data() + size(f, 1) * matrix, out, channels, out);
 }
 
 void conv3x3(const float* x, int height, int width, const Conv3x3Weights& weights, float* y,
-             const Parallel& parallel) {
+             const Parallel& parallel, const PixelEnd& then) {
     const Kernels& by = kernels();
     const int across = (width + kTile - 1) / kTile, down = (height + kTile - 1) / kTile;
     const int tiles = across * down, channels = weights.channels, out = weights.out;
@@ -76,6 +92,9 @@ void conv3x3(const float* x, int height, int width, const Conv3x3Weights& weight
                                 : y + (wide(row) * width + column) * out;
             }
             by.filter_out(products + size(i, out), wide(block) * out, out, pixels);
+            for (float* pixel : pixels)
+                if (pixel != nullptr)
+                    end_pixel(pixel, out, then, then.residual ? then.residual + (pixel - y) : nullptr);
         }
     });
 }

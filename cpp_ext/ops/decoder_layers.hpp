@@ -47,7 +47,7 @@ void read_image(const float* queries, int prompts, const ReadImage& layer, float
 // The image attends to tokens and is normalised, then tokens attend to the image: a block's "image
 // to token" attention and the next "token to image" attention behind their projections of tokens.
 struct ImagePass {
-    int heads, tokens;   // that the image attends to
+    int heads, tokens;   // that the image attends to; no tokens: it is only read
     int reads;           // rows of queries
     int positions, channels;
     bool channels_first;   // of the image
@@ -67,6 +67,7 @@ struct ImagePassInputs {
     const float* queries;  // (prompts, reads, channels)
 };
 
+// Without tokens y is not written, and what is read is the image itself. Otherwise
 // y (prompts, positions, channels) = norm(image + sum over heads of softmax(keys (image + codes))
 // values), seen (prompts, reads, channels) = softmax(queries (y + codes)) y.
 void image_pass(const ImagePassInputs& in, int prompts, const ImagePass& layer, float* y,

@@ -64,6 +64,7 @@ public:
     void tile(int start, int count, bool first, const Partial& into) {
         const int c = layer_.channels;
         const float* old = before(start, count);
+        if (layer_.tokens == 0) return read(old, start, count, first, into);
         if (layer_.side)
             scores_at_hand(start, count);
         else

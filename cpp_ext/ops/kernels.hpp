@@ -17,6 +17,23 @@ struct Epilogue {
     bool gelu_last = false;
 };
 
+// One row of a convolution of planes (channels first) of one or three taps across and down.
+struct PlanarRow {
+    const float* const* rows;  // (channels, taps) rows of the input
+    int channels, taps;        // of three taps, a number before each row and one behind it count too
+    const float* weight;       // (out / 4, channels, taps, taps, 4)
+    const float* bias;         // (out)
+    const float* const* add;   // (out) rows that are added, or null
+    bool relu;
+    int width, out;            // multiples of 16 and of 4
+    float* const* y;           // (out) rows
+};
+
+// What a row of a mask's probabilities adds to the figures that its score is made of.
+struct MaskSums {
+    float probability = 0, area = 0, both = 0, positive = 0, negative = 0;
+};
+
 struct Kernels {
     const char* name;
     bool fast8;  // 8-bit products are faster than those of floats
@@ -70,6 +87,16 @@ struct Kernels {
     void (*filter_in)(const float* const* pixels, int channels, std::ptrdiff_t stride, float* to);
     // 36 vectors become the 4 x 4 pixels of the result; those that are null are left out.
     void (*filter_out)(const float* from, std::ptrdiff_t stride, int channels, float* const* pixels);
+    void (*planar)(const PlanarRow& row);
+    // One row of an image doubled, bilinear with half-pixel centres: y (2 n) from the nearer and the
+    // farther of its two rows (n), weights 3/4 and 1/4. space: n + 2 floats.
+    void (*double_row)(const float* near, const float* far, int n, float* space, float* y);
+    // y = 1 / (1 + e^-x); y may be x. n is a multiple of 16.
+    void (*sigmoid)(const float* x, int n, float* y);
+    // One row of logits (n, a multiple of 16) of a mask: its largest probability is returned,
+    // columns (n) = max(columns, probabilities), and the sums grow; clicks: rows of two maps.
+    float (*mask_figures)(const float* logits, int n, const float* positive, const float* negative,
+                          float* columns, MaskSums* sums);
 };
 
 inline std::size_t packed_size(const Kernels& kernels, int k, int n) {

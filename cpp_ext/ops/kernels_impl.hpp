@@ -4,6 +4,7 @@
 
 #include "kernels.hpp"
 #include "filter_impl.hpp"
+#include "planar_impl.hpp"
 #include "products_impl.hpp"
 #include "simd.hpp"
 
@@ -214,7 +215,8 @@ const Kernels kTable = {
     SAMRT_NAME,      kFast8,       kLanes,           kPanel,        pack_panels,
     pack_transposed_panels, multiply_packed, quantize_row, pack8_panels, multiply8_packed,
     normalize_row,   softmax_row,  softmax_relative_row, softmax_down_tile, scale_row, add_rows,
-    depthwise_row,   filter_in,    filter_out,
+    depthwise_row,   filter_in,    filter_out,       planar_row,    double_row,
+    sigmoid_row,     mask_figures_row,
 };
 
 }  // namespace

@@ -140,9 +140,16 @@ private:
     std::vector<Packed> at_;
 };
 
+// What becomes of each pixel of a convolution: bias, residual, relu, in this order.
+struct PixelEnd {
+    const float* bias = nullptr;      // one number per channel
+    const float* residual = nullptr;  // lies as the result does
+    bool relu = false;
+};
+
 // x (height, width, channels) to y (height, width, out); stride 1, zero padding.
 void conv3x3(const float* x, int height, int width, const Conv3x3Weights& weights, float* y,
-             const Parallel& parallel);
+             const Parallel& parallel, const PixelEnd& then = {});
 
 struct AttentionShape {
     int heads, d;                  // channels of a token: heads * d

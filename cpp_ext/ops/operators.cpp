@@ -5,6 +5,7 @@
 #include "crew.hpp"
 #include "decoder_nodes.hpp"
 #include "encoder_nodes.hpp"
+#include "fine_nodes.hpp"
 
 namespace samrt::ops {
 namespace {
@@ -94,6 +95,10 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
     static const ops::Entry<ops::MaskRowsNode> mask_rows;
     static const ops::Entry<ops::ReadImageNode> read_image;
     static const ops::Entry<ops::ImagePassNode> image_pass;
+    static const ops::Entry<ops::DrawPromptsNode> draw_prompts;
+    static const ops::Entry<ops::ReadRowsNode> read_rows;
+    static const ops::Entry<ops::FineMasksNode> fine_masks;
+    static const ops::Entry<ops::FineEncoderNode> fine_encoder;
     const ort::Api* api = base->get_api(ort::kApiVersion);
     if (api == nullptr) return nullptr;  // too old: its sessions will say that they lack the domain
     // The domain must outlive all sessions: it is never released.
@@ -105,7 +110,8 @@ extern "C" __attribute__((visibility("default"))) samrt::ort::Status* RegisterCu
             return status;
         const ort::CustomOp* const all[] = {&linear,  &linear8, &mlp,       &mlp8,
                                             &mbconv, &mbconv8, &depthwise, &stem, &conv3x3,
-                                            &attention, &upscale, &mask_rows, &read_image, &image_pass};
+                                            &attention, &upscale, &mask_rows, &read_image, &image_pass,
+                                            &draw_prompts, &read_rows, &fine_masks, &fine_encoder};
         for (const ort::CustomOp* op : all)
             if (auto* status = ort::call<ort::Status*>(api, ort::kCustomOpDomainAdd, made, op))
                 return status;

@@ -71,7 +71,8 @@ inline std::vector<double> normalized(const Floats& x, int rows, int n, const No
     return out;
 }
 
-void decoder_layers();  // test_decoder_operators.cpp
+void decoder_layers();
+void fine_operators();    // test_fine_operators.cpp
 void test_placement();  // test_placement.cpp
 
 }  // namespace samrt::ops::tests

@@ -256,6 +256,7 @@ int main() {
     full_convolutions();
     attentions();
     decoder_layers();
+    fine_operators();
     test_placement();
     std::printf("operators, %s: %d checks, %d failed\n", kernels().name, checks, failures);
     return failures == 0 ? 0 : 1;

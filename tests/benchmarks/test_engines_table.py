@@ -22,8 +22,8 @@ def engines(benchmark_module: Import) -> ModuleType:
 def test_a_row_of_the_shipped_model(engines: ModuleType) -> None:
     row = engines.do_run(find_model("tiny"), "fp32", "onnxruntime", 1, 1)
     sizes = {p.role: p.total_bytes for p in engines.samrt.bundle.Bundle.open(
-        find_model("tiny")).manifest.artifacts if p.form == "canonical"}  # fmt: skip
-    assert row["form"] == "canonical"
+        find_model("tiny")).manifest.artifacts if p.form == "cpu"}  # fmt: skip
+    assert row["form"] == "cpu"
     assert row["bytes"] == sizes
     assert row["parity"]["state"] == "passed"
     assert row["parity_of"] == "export"

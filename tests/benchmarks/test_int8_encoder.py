@@ -25,7 +25,7 @@ def test_two_processes_take_turns(tool: ModuleType) -> None:
     assert list(found) == ["fp32", "int8"]
     for row in found.values():
         assert row["verification"] == "passed"
-        assert row["form"] == "canonical"
+        assert row["form"] == "cpu"
         assert len(row["wall_ms"]) == len(row["processor_ms"]) == 3
         assert row["wall_min_ms"] == pytest.approx(min(row["wall_ms"]), abs=1e-3)
         assert row["wall_min_ms"] <= row["wall_median_ms"]

@@ -32,7 +32,8 @@ def run(
     """One node; the first inputs are fed, the others are constants."""
     names = ["" if value is None else f"i{k}" for k, value in enumerate(inputs)]
     fed = {f"i{k}": value for k, value in enumerate(inputs[:feed]) if value is not None}
-    outputs = ["y"] if op != "ImagePass" else ["y", "z"]
+    several = {"ImagePass": 2, "DrawPrompts": 2, "FineMasks": 3, "FineEncoder": 4}
+    outputs = ["y", "z", "w", "v"][: several.get(op, 1)]
     node = helper.make_node(op, names, outputs, domain="samrt", **attributes)
     floats = onnx.TensorProto.FLOAT
     graph = helper.make_graph(

@@ -351,11 +351,10 @@ def test_every_instruction_set(table: str) -> None:
     """The other tables; what this processor lacks falls back to the next one."""
     if os.environ.get("SAMRT_OPS_KERNELS"):
         pytest.skip("runs inside itself")
-    tests = (
-        "image or rows or upscale or stem or conv3x3 or gelu or int8 or linear or mlp or depthwise"
-    )
+    tests = "fine or image or rows or upscale or stem or conv3x3 or gelu or int8 or linear or mlp"
     tests += " or depthwise or mbconv or attention"
-    files = [__file__, str(Path(__file__).with_name("test_decoder_operators.py"))]
+    more = ("test_decoder_operators.py", "test_fine_operators.py")
+    files = [__file__, *(str(Path(__file__).with_name(name)) for name in more)]
     again = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k", tests, *files]
     done = subprocess.run(
         [sys.executable, *again],

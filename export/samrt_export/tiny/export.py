@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import torch
 
 from samrt import Predictor, load
 from samrt._version import __version__
+from samrt.backends.operators import OPERATORS
 from samrt.bundle import Bundle, write_bundle
 from samrt_export.families.rules import ALL_PROMPTS
+from samrt_export.graph import GraphBuilder
+from samrt_export.manifests import artifact
 from samrt_export.tiny.bundle_segmenter import BundleSegmenter
 from samrt_export.tiny.data import MEAN, STD
-from samrt_export.tiny.onnx_graph import graphs
+from samrt_export.tiny.onnx_graph import cpu_graphs, graphs
 from samrt_export.tiny.prompts import Draft, tight_box
 from samrt_export.tiny.synth import generate
 from samrt_export.tiny.torch_segmenter import TorchSegmenter, load_checkpoint
+from samrt_export.weights import WeightStore
 
 INTENDED_USE = (
     "General interactive segmentation on medical and microscopy images: demonstration, software "
@@ -30,57 +35,67 @@ IOU_FLOOR = 0.98
 
 
 def export_tiny(checkpoint: Path, out: Path, *, overwrite: bool = False) -> Bundle:
-    """Write the bundle `out` from a training checkpoint, with its parity record.
+    """Write the bundle `out` from a training checkpoint, with its parity records.
 
-    Raises ValueError if the exported bundle differs from the checkpoint by more than the half
-    precision of the stored weights explains (mean mask IoU below 0.98).
+    The graphs are written a second time in samrt's own operators for ONNX Runtime (the CPU form,
+    same weights file), and both forms are compared with the checkpoint.
+
+    Raises:
+        ValueError: the exported bundle differs from the checkpoint by more than the half precision
+            of the stored weights explains (mean mask IoU below 0.98).
+        BackendError: the library of samrt's operators is not there to compare the CPU form.
     """
     model = load_checkpoint(checkpoint)
     size = model.cfg.image_size
-    encoder, decoder = graphs(model, size, __version__)
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    manifest = make_manifest(encoder, decoder, size, model.cfg.num_masks, digest)
-    files: dict[str, Any] = {
-        "encoder.onnx": encoder.SerializeToString(deterministic=True),
-        "decoder.onnx": decoder.SerializeToString(deterministic=True),
-    }
-    write_bundle(out, manifest, files, overwrite=overwrite)
-    with load(out) as predictor:
-        record = parity(TorchSegmenter(model, size), predictor)
-    manifest["parity"] = record
-    if record["mask_iou_mean"] < IOU_FLOOR:
-        raise ValueError(
-            f"the bundle differs from {checkpoint}: mean mask IoU {record['mask_iou_mean']:.4f}, "
-            f"expected at least {IOU_FLOOR}"
+    with tempfile.TemporaryDirectory() as name:
+        folder, parts, files = Path(name), [], {}
+        pairs = zip(
+            ("encoder", "decoder"), graphs(model, size), cpu_graphs(model, size), strict=True
         )
-    return write_bundle(out, manifest, files, overwrite=True)
+        for role, canonical, own in pairs:
+            with WeightStore(folder / f"{role}.onnx.data") as store:
+                for graph, file in ((canonical, f"{role}.onnx"), (own, f"{role}.cpu.onnx")):
+                    written = graph.write(folder / file, __version__, store)
+                    files.update({path.name: path for path in written})
+                    parts.append(_artifact(role, graph, [path.name for path in written]))
+            parts[-1] |= {"runtime": "onnxruntime", "operators": OPERATORS}
+        manifest = make_manifest(parts, size, model.cfg.num_masks, digest)
+        write_bundle(out, manifest, files, overwrite=overwrite)
+        records = {}
+        for form in ("canonical", "cpu"):
+            with load(out, form=form) as predictor:
+                record = parity(TorchSegmenter(model, size), predictor)
+            if record["mask_iou_mean"] < IOU_FLOOR:
+                raise ValueError(
+                    f"the bundle's {form} form differs from {checkpoint}: mean mask IoU "
+                    f"{record['mask_iou_mean']:.4f}, expected at least {IOU_FLOOR}"
+                )
+            records[form] = record
+        manifest["parity"] = {
+            **records["canonical"], "other_forms": {"cpu": {"fp32": records["cpu"]}},
+        }  # fmt: skip
+        return write_bundle(out, manifest, files, overwrite=True)
+
+
+def _artifact(role: str, graph: GraphBuilder, files: list[str]) -> dict[str, Any]:
+    """An entry of the manifest: the model file, then its data files."""
+
+    def tensors(values: Any) -> dict[str, list[int | str]]:
+        return {
+            v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+            for v in values
+        }
+
+    entry = artifact(role, files[0], graph.opset, tensors(graph.inputs), tensors(graph.outputs))
+    entry["data"] = [{"file": name, "bytes": 1, "sha256": "0" * 64} for name in files[1:]]
+    return entry
 
 
 def make_manifest(
-    encoder: onnx.ModelProto, decoder: onnx.ModelProto, size: int, masks: int, digest: str
+    artifacts: list[dict[str, Any]], size: int, masks: int, digest: str
 ) -> dict[str, Any]:
     """The manifest document, parity left empty."""
-
-    def tensors(values: Any) -> list[dict[str, Any]]:
-        rows = []
-        for v in values:
-            dims = [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
-            rows.append({"name": v.name, "dtype": "float32", "shape": dims})
-        return rows
-
-    def artifact(role: str, model: onnx.ModelProto) -> dict[str, Any]:
-        return {
-            "role": role,
-            "file": f"{role}.onnx",
-            "format": "onnx",
-            "precision": "fp32",
-            "opset": model.opset_import[0].version,
-            "bytes": 0,
-            "sha256": "0" * 64,
-            "inputs": tensors(model.graph.input),
-            "outputs": tensors(model.graph.output),
-        }
-
     return {
         "schema_version": 1,
         "name": "tiny",
@@ -113,7 +128,7 @@ def make_manifest(
             "resize": {"kind": "two_step", "interpolation": "bilinear"},
             "stability_offset": 1.0,
         },
-        "artifacts": [artifact("encoder", encoder), artifact("decoder", decoder)],
+        "artifacts": artifacts,
         "source": {
             "checkpoint_sha256": digest,
             "url": None,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 from torch import Tensor, nn
 
+from samrt_export.graph import GraphBuilder
 from samrt_export.tiny.model import Attention, Decoder, TwoWayBlock
 from samrt_export.tiny.onnx_blocks import FEATURES, Writer, array
 from samrt_export.tiny.prompt_parts import PromptMaps, Prototypes
@@ -70,12 +70,19 @@ class DecoderWriter(Writer):
         q (X W)^T = (q W^T) X^T, and A (X V) O = (A X) (V O).  The key bias adds the same to every
         score of a row, which softmax ignores.
         """
+        queries = self.queries(q, layer)
+        scores = self.op("MatMul", queries, self.op("Transpose", x_coded, perm=[0, 2, 1]))
+        return self.answer(self.op("MatMul", self.op("Softmax", scores, axis=-1), x), layer)
+
+    def queries(self, q: str, layer: Attention) -> str:
+        """What tokens q (N, T, dim) ask of the image in its own channels: (N, heads * T, dim)."""
         scale = (self.inner // self.heads) ** -0.5
         queries = self.heads_of(self.affine(q, layer.q, scale), self.inner)
         to_rows = self.weight(array(self.by_head(layer.k.weight, rows=True)))
-        queries = self.shape(self.op("MatMul", queries, to_rows), [0, -1, self.dim])
-        scores = self.op("MatMul", queries, self.op("Transpose", x_coded, perm=[0, 2, 1]))
-        seen = self.op("MatMul", self.op("Softmax", scores, axis=-1), x)
+        return self.shape(self.op("MatMul", queries, to_rows), [0, -1, self.dim])
+
+    def answer(self, seen: str, layer: Attention) -> str:
+        """Means of the image (N, heads * T, dim) through values and output: (N, T, dim)."""
         seen = self.shape(seen, [0, self.heads, -1, self.dim])
         v = self.by_head(layer.v.weight, rows=True).transpose(-1, -2)
         o = self.by_head(layer.out.weight, rows=False).transpose(-1, -2)
@@ -265,28 +272,31 @@ class DecoderWriter(Writer):
 
     def heads_out(self, t: str, x: str, drawn: Drawn) -> tuple[str, str]:
         """Mask logits (N, M, S/2, S/2) and IoU (N, M) from tokens and the stride-2 map."""
-        d = self.decoder
-        count, f2 = d.cfg.num_masks, d.cfg.fine[2]
-
-        def cut(a: int, b: int) -> str:
-            bounds = [self.constant([v], "int64") for v in (a, b, 1)]
-            return self.op("Slice", t, *bounds)
-
-        score, masks = cut(0, 1), cut(1, 1 + count)
-        y = self.shape(masks, [0, count, 1, self.dim])
-        for k in (0, 2):
-            layers: list[nn.Linear] = [m[k] for m in d.hyper]  # type: ignore[index]
-            w = np.stack([array(layer.weight).T for layer in layers])[None]
-            b = np.stack([array(layer.bias)[None] for layer in layers])[None]
-            y = self.op("Add", self.op("MatMul", y, self.weight(w)), self.weight(b))
-            if k == 0:
-                y = self.op("Relu", y)
-        y = self.shape(y, [0, count, f2 + 1])
+        count, f2 = self.decoder.cfg.num_masks, self.decoder.cfg.fine[2]
+        score, masks = self.cut(t, 0, 1), self.cut(t, 1, 1 + count)
+        y = self.hyper(masks)
         w_map, bias = self.split_op("Split", 2, y, self.constant([f2, 1], "int64"), axis=-1)
         n = self.side * 8
         flat = self.op("MatMul", w_map, self.shape(x, [0, f2, n * n]))
         logits = self.shape(self.op("Add", flat, bias), [0, count, n, n])
         return logits, self.scores(score, masks, logits, drawn)
+
+    def cut(self, t: str, start: int, end: int) -> str:
+        """Tokens from `start` to before `end`."""
+        return self.op("Slice", t, *(self.constant([v], "int64") for v in (start, end, 1)))
+
+    def hyper(self, masks: str) -> str:
+        """Weights of the last layer for every mask: (N, M, f2 + 1)."""
+        count, f2 = self.decoder.cfg.num_masks, self.decoder.cfg.fine[2]
+        y = self.shape(masks, [0, count, 1, self.dim])
+        for k in (0, 2):
+            layers: list[nn.Linear] = [m[k] for m in self.decoder.hyper]  # type: ignore[index]
+            w = np.stack([array(layer.weight).T for layer in layers])[None]
+            b = np.stack([array(layer.bias)[None] for layer in layers])[None]
+            y = self.op("Add", self.op("MatMul", y, self.weight(w)), self.weight(b))
+            if k == 0:
+                y = self.op("Relu", y)
+        return self.shape(y, [0, count, f2 + 1])
 
     def scores(self, token: str, own: str, logits: str, drawn: Drawn) -> str:
         """`ScoreHead`: tokens (N, 1, dim) and (N, M, dim), logits, prompt to IoU (N, M)."""
@@ -340,9 +350,7 @@ class DecoderWriter(Writer):
         return self.shape(score, [0, count])
 
 
-def decoder_graph(
-    decoder: Decoder, size: int, version: str, *, half_weights: bool = True
-) -> onnx.ModelProto:
+def decoder_graph(decoder: Decoder, size: int, *, half_weights: bool = True) -> GraphBuilder:
     """Feature maps (batch 1) and N prompts of P points to masks and IoU; see `Decoder.forward`."""
     d, side = decoder, size // 16
     g = DecoderWriter(decoder, side, half_weights=half_weights)
@@ -387,4 +395,4 @@ def decoder_graph(
     masks, iou = g.heads_out(t, x, drawn)
     g.output(masks, "low_res_masks", ["N", d.cfg.num_masks, size // 2, size // 2])
     g.output(iou, "iou_predictions", ["N", d.cfg.num_masks])
-    return g.model(version)
+    return g

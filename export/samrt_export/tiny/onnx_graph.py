@@ -7,18 +7,17 @@ the reference; the tests and the export compare the two.
 
 from __future__ import annotations
 
-import onnx
-
+from samrt_export.graph import GraphBuilder
 from samrt_export.tiny.model import ConvNorm, Encoder, Tiny
 from samrt_export.tiny.onnx_blocks import FEATURES, Writer
+from samrt_export.tiny.onnx_cpu_decoder import cpu_decoder_graph
+from samrt_export.tiny.onnx_cpu_encoder import cpu_encoder_graph
 from samrt_export.tiny.onnx_decoder import decoder_graph
 
-__all__ = ["FEATURES", "decoder_graph", "encoder_graph", "graphs"]
+__all__ = ["FEATURES", "cpu_graphs", "decoder_graph", "encoder_graph", "graphs"]
 
 
-def encoder_graph(
-    encoder: Encoder, size: int, version: str, *, half_weights: bool = True
-) -> onnx.ModelProto:
+def encoder_graph(encoder: Encoder, size: int, *, half_weights: bool = True) -> GraphBuilder:
     """image (1, 3, S, S) float32 to the four maps of `FEATURES`."""
     g = Writer("tiny_encoder", half_weights=half_weights)
     image = g.input("image", [1, 3, size, size])
@@ -43,14 +42,24 @@ def encoder_graph(
     widths = [encoder.out16, encoder.out8, encoder.out4, encoder.out2]
     for name, tensor, layer, stride in zip(FEATURES, outs, widths, (16, 8, 4, 2), strict=True):
         g.output(tensor, name, [1, layer.out_channels, size // stride, size // stride])
-    return g.model(version)
+    return g
 
 
 def graphs(
-    model: Tiny, size: int, version: str, *, half_weights: bool = True
-) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    model: Tiny, size: int, *, half_weights: bool = True
+) -> tuple[GraphBuilder, GraphBuilder]:
     """Encoder and decoder."""
     return (
-        encoder_graph(model.encoder, size, version, half_weights=half_weights),
-        decoder_graph(model.decoder, size, version, half_weights=half_weights),
+        encoder_graph(model.encoder, size, half_weights=half_weights),
+        decoder_graph(model.decoder, size, half_weights=half_weights),
+    )
+
+
+def cpu_graphs(
+    model: Tiny, size: int, *, half_weights: bool = True
+) -> tuple[GraphBuilder, GraphBuilder]:
+    """The same in samrt's own operators for ONNX Runtime."""
+    return (
+        cpu_encoder_graph(model.encoder, size, half_weights=half_weights),
+        cpu_decoder_graph(model.decoder, size, half_weights=half_weights),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from onnx import numpy_helper
 
 import samrt
 from samrt.backends import operators
-from samrt.bundle import Bundle
+from samrt.bundle import Bundle, write_bundle
 from samrt.phantoms import PhantomCase, phantom_cases
 from samrt_export.quantize import cpu_form, quantize
 from samrt_export.quantize.cpu_form import to_int8_operators
@@ -149,9 +150,14 @@ def test_quantize_adds_the_form_if_it_passes(
         assert "VNNI" in (engine.info.form_reason or "")
 
 
-def test_a_bundle_without_a_form_says_so() -> None:
+def test_a_bundle_without_a_form_says_so(tmp_path: Path) -> None:
     said: list[str] = []
-    tiny = Bundle.open(samrt.available_models()["tiny"])
+    shipped = Bundle.open(samrt.available_models()["tiny"])
+    document = json.loads((shipped.path / "manifest.json").read_text("utf-8"))
+    document["artifacts"] = [a for a in document["artifacts"] if "runtime" not in a]
+    files = {f["file"]: shipped.path / f["file"]
+             for a in document["artifacts"] for f in (a, *a["data"])}  # fmt: skip
+    tiny = write_bundle(tmp_path / "plain.samrt", document, files)
     same = cpu_form.add_int8_form(
         tiny, tiny, None, lambda: [], Path("unused"), say=said.append  # type: ignore[arg-type]
     )  # fmt: skip

@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+from samrt.backends.operators import library_path  # noqa: E402
 from samrt_export.tiny import losses, prompts  # noqa: E402
 from samrt_export.tiny.model import Tiny, TinyConfig  # noqa: E402
-from samrt_export.tiny.onnx_graph import FEATURES, graphs  # noqa: E402
+from samrt_export.tiny.onnx_graph import FEATURES, cpu_graphs, graphs  # noqa: E402
 from samrt_export.tiny.prompt_parts import PROMPT_MAPS, PromptMaps  # noqa: E402
 
 SIZE = 128
@@ -39,8 +40,14 @@ def no_grad() -> Iterator[None]:
         yield
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def _session(model: onnx.ModelProto, *, own: bool = False) -> ort.InferenceSession:
+    """`own`: with samrt's operators."""
+    options = ort.SessionOptions()
+    if own:
+        options.register_custom_ops_library(str(library_path()))
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -49,7 +56,7 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.usefixtures("no_grad")
 def test_graphs_equal_the_network(network: Tiny) -> None:
-    encoder, decoder = graphs(network, SIZE, "0", half_weights=False)
+    encoder, decoder = (g.model("0") for g in graphs(network, SIZE, half_weights=False))
     image = torch.randn(1, 3, SIZE, SIZE)
     maps = network.encoder(image)
     found = _session(encoder).run(list(FEATURES), {"image": image.numpy()})
@@ -81,8 +88,42 @@ def test_graphs_equal_the_network(network: Tiny) -> None:
     assert _relative(alone[0], ours[1]) < 1e-5
 
 
+@pytest.mark.usefixtures("no_grad")
+def test_a_decoder_in_samrts_operators_equals_the_network(network: Tiny) -> None:
+    decoder = cpu_graphs(network, SIZE, half_weights=False)[1].model("0")
+    kinds = {node.op_type for node in decoder.graph.node if node.domain == "samrt"}
+    assert kinds == {"DrawPrompts", "ReadRows", "ImagePass", "FineMasks"}
+    session = _session(decoder, own=True)
+    maps = network.encoder(torch.randn(1, 3, SIZE, SIZE))
+    feeds = {k: v.numpy() for k, v in zip(FEATURES, maps, strict=True)}
+    for labels in ([[2, 3]], [[1, -1], [0, -1]], [[1, 0, 1, 2, 3]] * 3, [[-1]]):
+        n, p = len(labels), len(labels[0])
+        for kept in (0.0, 1.0):
+            given = (
+                (torch.rand(n, p, 2) * SIZE).sort(dim=1).values,
+                torch.tensor(labels, dtype=torch.float32),
+                torch.randn(n, 1, SIZE // 2, SIZE // 2) * 5,
+                torch.full((n,), kept),
+            )
+            masks, iou = network.decoder(*maps, *given)
+            asked = {k: v.numpy() for k, v in zip(PROMPTS, given, strict=True)}
+            ours, scores = session.run(["low_res_masks", "iou_predictions"], {**feeds, **asked})
+            assert _relative(ours, masks.numpy()) < 1e-5
+            np.testing.assert_allclose(scores, iou.numpy(), atol=2e-6)
+
+
+@pytest.mark.usefixtures("no_grad")
+def test_an_encoder_in_samrts_operators_equals_the_network(network: Tiny) -> None:
+    graph = cpu_graphs(network, SIZE, half_weights=False)[0].model("0")
+    assert [node.op_type for node in graph.graph.node] == ["FineEncoder"]
+    image = torch.randn(1, 3, SIZE, SIZE)
+    found = _session(graph, own=True).run(list(FEATURES), {"image": image.numpy()})
+    for ours, theirs in zip(found, network.encoder(image), strict=True):
+        assert _relative(ours, theirs.numpy()) < 1e-5
+
+
 def test_graphs_are_clean_and_reproducible(network: Tiny) -> None:
-    first, again = graphs(network, SIZE, "0"), graphs(network, SIZE, "0")
+    first, again = ([g.model("0") for g in graphs(network, SIZE)] for _ in range(2))
     for model, twin in zip(first, again, strict=True):
         kinds = {node.op_type for node in model.graph.node}
         assert not kinds & {"Shape", "OneHot", "Tile", "Expand", "If", "Loop", "BatchNormalization"}
@@ -94,8 +135,8 @@ def test_graphs_are_clean_and_reproducible(network: Tiny) -> None:
 
 @pytest.mark.usefixtures("no_grad")
 def test_half_weights_halve_the_file_and_hardly_change_the_result(network: Tiny) -> None:
-    whole = graphs(network, SIZE, "0", half_weights=False)[0]
-    half = graphs(network, SIZE, "0")[0]
+    whole = graphs(network, SIZE, half_weights=False)[0].model("0")
+    half = graphs(network, SIZE)[0].model("0")
     assert half.ByteSize() < 0.55 * whole.ByteSize()
     image = np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
     a, b = (_session(m).run([FEATURES[0]], {"image": image})[0] for m in (half, whole))

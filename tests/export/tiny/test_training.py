@@ -20,7 +20,7 @@ from samrt_export.tiny import data, metrics  # noqa: E402
 from samrt_export.tiny.bundle_segmenter import BundleSegmenter  # noqa: E402
 from samrt_export.tiny.evaluate import Answer, choose_targets, evaluate, format_table  # noqa: E402
 from samrt_export.tiny.export import export_tiny  # noqa: E402
-from samrt_export.tiny.onnx_graph import graphs  # noqa: E402
+from samrt_export.tiny.onnx_graph import cpu_graphs, graphs  # noqa: E402
 from samrt_export.tiny.prompts import Draft  # noqa: E402
 from samrt_export.tiny.torch_segmenter import TorchSegmenter, load_checkpoint  # noqa: E402
 from samrt_export.tiny.train import Phase, TrainOptions, next_round, slim, train  # noqa: E402
@@ -260,13 +260,24 @@ def test_slim_of_several_is_their_mean(checkpoint: Path, tmp_path: Path) -> None
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the checkpoint is not in this copy")
 def test_shipped_bundle_is_the_published_checkpoint(tmp_path: Path) -> None:
-    model = load_checkpoint(PUBLISHED)
-    written = graphs(model, model.cfg.image_size, __version__)
+    model, size = load_checkpoint(PUBLISHED), 512
     shipped = Bundle.open(find_model("tiny"))
-    for graph, role in zip(written, ("encoder", "decoder"), strict=True):
-        theirs = onnx.load(shipped.file_of(shipped.artifact(role)))
-        ours = {i.name: onnx.numpy_helper.to_array(i) for i in graph.graph.initializer}
-        assert [n.op_type for n in theirs.graph.node] == [n.op_type for n in graph.graph.node]
-        for item in theirs.graph.initializer:
-            value = onnx.numpy_helper.to_array(item)
-            np.testing.assert_allclose(value, ours[item.name], rtol=2e-3, atol=1e-5)
+    for role, canonical, own in zip(
+        ("encoder", "decoder"), graphs(model, size), cpu_graphs(model, size), strict=True
+    ):
+        artifact = shipped.artifact(role)
+        form = shipped.form_for(artifact, "onnxruntime")
+        assert form is not None
+        for graph, part in (
+            (canonical.model(__version__), artifact),
+            (own.model(__version__), form),
+        ):
+            theirs = onnx.load(shipped.file_of(part))
+            ours = {i.name: onnx.numpy_helper.to_array(i) for i in graph.graph.initializer}
+            assert [n.op_type for n in theirs.graph.node] == [n.op_type for n in graph.graph.node]
+            assert set(ours) == {item.name for item in theirs.graph.initializer}
+            for item in theirs.graph.initializer:
+                value = onnx.numpy_helper.to_array(item)
+                np.testing.assert_allclose(value, ours[item.name], rtol=2e-3, atol=1e-5)
+    total = sum(path.stat().st_size for path in shipped.path.iterdir())
+    assert total <= 10e6, "the embedded model has grown beyond its 10 MB"
