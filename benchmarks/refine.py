@@ -2,13 +2,15 @@
 
     python benchmarks/refine.py ../shared/data [--model tiny] [--per-set 60] [--steps 0,1,2,3]
         [--train-ok] [--json OUT]
+    python benchmarks/refine.py --results benchmarks/results/refine.json
 
 Each target is asked for by its tight box, by the same box with each edge moved by up to 10 % of
 the side, and by one point at its middle; the mask the model ranks highest counts.  Refined answers
 come from decoder calls with the best mask of the call before as mask input.  Dice and surface Dice
 (2 pixels) are averaged over the targets of a set, and the sets over all.  Time is that of one tight
 box from the embedding to the mask, the median over all targets.  With --train-ok only pictures that
-may be trained on are used: for choices of what is shipped.
+may be trained on are used: for choices of what is shipped.  With --results the table of a file is
+printed and nothing is measured.
 """
 
 from __future__ import annotations
@@ -102,9 +104,20 @@ def show(rows: dict[str, dict[int, dict[str, float]]], steps: list[int]) -> None
         print(f"| {name} | {cells} |")
 
 
+def summary(record: Record) -> None:
+    """Means of sets by number of steps."""
+    print("| steps | tight box, Dice | NSD | loose box | centre point | ms a box |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    for count, mean in record["mean"].items():
+        cells = " | ".join(f"{mean[name]:.3f}" for name in FIGURES)
+        print(f"| {count} | {cells} | {record['median_ms'][count]:.1f} |")
+    print(f"\n{record['model']}, {record['threads']} threads, commit {record['commit']}.")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("root", type=Path)
+    parser.add_argument("root", type=Path, nargs="?")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--per-set", type=int, default=60)
     parser.add_argument("--steps", default="0,1,2,3")
@@ -112,6 +125,11 @@ def main() -> int:
     parser.add_argument("--train-ok", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.results is not None:
+        summary(json.loads(args.results.read_text("utf-8")))
+        return 0
+    if args.root is None:
+        parser.error("a folder with index.json, or --results")
     steps = [int(word) for word in args.steps.split(",")]
     engine = samrt.load(args.model, threads=args.threads)
     rows: dict[str, dict[int, dict[str, float]]] = {}
@@ -123,25 +141,22 @@ def main() -> int:
     sets = list(rows.values())
     mean = {n: {k: float(np.mean([r[n][k] for r in sets])) for k in FIGURES} for n in steps}
     show({**rows, "**mean of sets**": mean}, steps)
-    print("\n| steps | tight box, Dice | NSD | loose box | centre point | ms a box |")
-    print("|--:|--:|--:|--:|--:|--:|")
-    for count in steps:
-        cells = " | ".join(f"{mean[count][name]:.3f}" for name in FIGURES)
-        print(f"| {count} | {cells} | {median(times[count]):.1f} |")
+    record = {
+        "model": engine.info.model_id,
+        "precision": engine.info.precision_effective,
+        "backend": f"{engine.info.backend_effective} {engine.info.backend_version}",
+        "threads": engine.info.threads,
+        "per_set": args.per_set,
+        "seed": SEED,
+        "mean": {str(n): mean[n] for n in steps},
+        "sets": rows,
+        "median_ms": {str(n): median(times[n]) for n in steps},
+        "environment": environment(),
+        "commit": commit(),
+    }
+    print()
+    summary(record)
     if args.json is not None:
-        record = {
-            "model": engine.info.model_id,
-            "precision": engine.info.precision_effective,
-            "backend": f"{engine.info.backend_effective} {engine.info.backend_version}",
-            "threads": engine.info.threads,
-            "per_set": args.per_set,
-            "seed": SEED,
-            "mean": mean,
-            "sets": rows,
-            "median_ms": {n: median(times[n]) for n in steps},
-            "environment": environment(),
-            "commit": commit(),
-        }
         args.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     return 0
 

@@ -108,7 +108,7 @@ TARGETS = (
     ),
     Target(
         "`tiny`, image file to mask, 512²", "≤ 45 ms", 45.0, *TINY, read.tiny_warm,
-        "arena, spinning, projections on the token side", "The shipped model",
+        "operators of our own for encoder and decoder", "The shipped model",
     ),
     Target(
         "`samrt infer` with `tiny`, cold", "≤ 0.5 s", 0.5, *TINY, read.tiny_cold,
