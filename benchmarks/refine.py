@@ -8,7 +8,8 @@ Each target is asked for by its tight box, by the same box with each edge moved 
 the side, and by one point at its middle; the mask the model ranks highest counts.  Refined answers
 come from decoder calls with the best mask of the call before as mask input.  Dice and surface Dice
 (2 pixels) are averaged over the targets of a set, and the sets over all.  Time is that of one tight
-box from the embedding to the mask, the median over all targets.  With --train-ok only pictures that
+box from the embedding to the mask, the median over all targets.  Cases that `tiny` was trained on
+are left out.  With --train-ok only pictures that
 may be trained on are used: for choices of what is shipped.  With --results the table of a file is
 printed and nothing is measured.
 """
@@ -31,6 +32,7 @@ from PIL import Image
 import samrt
 from machine import commit
 from samrt.environment import environment
+from samrt_export.tiny.data import case_of, real_cases
 from samrt_export.tiny.evaluate import jitter
 from samrt_export.tiny.metrics import dice, nsd
 from samrt_export.tiny.prompts import centre_point
@@ -43,7 +45,10 @@ Record = dict[str, Any]
 def targets(root: Path, per_set: int, train_ok: bool) -> dict[str, list[Record]]:
     """At most ``per_set`` targets of each set, drawn with a fixed seed."""
     groups: dict[str, list[Record]] = defaultdict(list)
+    trained = {(row["set"], case_of(row)) for row in real_cases(root, train=True)}
     for record in json.loads((root / "index.json").read_text("utf-8")):
+        if (record["set"], case_of(record)) in trained:
+            continue
         if record["use"] == "train-ok" or not train_ok:
             groups[record["set"]].append(record)
     chosen = {}
