@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 import samrt
 from machine import commit
@@ -36,6 +35,7 @@ from samrt_export.tiny.data import case_of, real_cases
 from samrt_export.tiny.evaluate import jitter
 from samrt_export.tiny.metrics import dice, nsd
 from samrt_export.tiny.prompts import centre_point
+from zoom import read
 
 SEED = 0
 FIGURES = ("dice", "nsd", "loose_dice", "point_dice")
@@ -56,11 +56,6 @@ def targets(root: Path, per_set: int, train_ok: bool) -> dict[str, list[Record]]
         order = np.random.default_rng([SEED, number]).permutation(len(groups[name]))
         chosen[name] = [groups[name][k] for k in sorted(order[:per_set].tolist())]
     return chosen
-
-
-def read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
 
 
 def prompts_of(record: Record, truth: NDArray[np.bool_], number: int) -> list[samrt.Prompt]:

@@ -9,10 +9,6 @@
 namespace samrt::ops {
 namespace {
 
-void relu(float* x, std::ptrdiff_t count) {
-    for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = std::max(x[i], 0.0f);
-}
-
 float dot(const float* a, const float* b, std::ptrdiff_t n) {
     float part[16] = {};
     std::ptrdiff_t i = 0;

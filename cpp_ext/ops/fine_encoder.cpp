@@ -10,10 +10,6 @@ namespace {
 
 constexpr int kRows = 4;  // of a result in a unit
 
-void relu(float* x, std::ptrdiff_t count) {
-    for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = std::max(x[i], 0.0f);
-}
-
 // One row of a convolution of stride 2 with relu. row(i) gives the padded input row i of the taps,
 // null beyond the edge: `taps / 2` pixels of zeros before the first.
 template <typename Row>

@@ -8,6 +8,10 @@
 
 namespace samrt::ops {
 
+inline void relu(float* x, std::ptrdiff_t count) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = std::max(x[i], 0.0f);
+}
+
 // n is a multiple of 16.
 inline float sum(const float* x, std::ptrdiff_t n) {
     float part[16] = {};

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from samrt import reference_operators as plain
 
+from .nodes import close, noise, run
+
 F32 = NDArray[np.float32]
-
-
-def _nodes() -> ModuleType:
-    path = Path(__file__).with_name("nodes.py")
-    spec = importlib.util.spec_from_file_location("samrt_tests_nodes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-NODES = _nodes()
-run, noise, close = NODES.run, NODES.noise, NODES.close
 
 
 def mask_prompt(

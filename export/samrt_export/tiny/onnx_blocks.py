@@ -11,6 +11,7 @@ from samrt_export.graph import GraphBuilder
 from samrt_export.tiny.model import (
     ConvNorm,
     Residual,
+    TinyConfig,
 )
 
 F32 = npt.NDArray[np.float32]
@@ -38,6 +39,15 @@ def folded(block: ConvNorm) -> tuple[F32, F32]:
 
 class Writer(GraphBuilder):
     """GraphBuilder that knows the network's blocks."""
+
+    def decoder_inputs(self, cfg: TinyConfig, size: int) -> tuple[list[str], str, str, str, str]:
+        """Feature maps, coordinates with pixel centres at .5, labels, mask, whether it counts."""
+        widths = zip(FEATURES, (cfg.dim, *cfg.fine), (16, 8, 4, 2), strict=True)
+        features = [self.input(name, [1, c, size // s, size // s]) for name, c, s in widths]
+        coords = self.op("Add", self.input("point_coords", ["N", "P", 2]), self.constant(0.5))
+        labels = self.input("point_labels", ["N", "P"])
+        mask = self.input("mask_input", ["N", 1, size // 2, size // 2])
+        return features, coords, labels, mask, self.input("has_mask_input", ["N"])
 
     def conv_norm(self, x: str, block: ConvNorm) -> str:
         """Folded convolution and, if the block has one, its ReLU."""

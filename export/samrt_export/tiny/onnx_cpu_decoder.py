@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from samrt_export.graph import CUSTOM_DOMAIN, GraphBuilder
 from samrt_export.tiny.model import Attention, ConvNorm, Decoder, TwoWayBlock
-from samrt_export.tiny.onnx_blocks import F32, FEATURES, array, folded
+from samrt_export.tiny.onnx_blocks import F32, array, folded
 from samrt_export.tiny.onnx_decoder import DecoderWriter
 from samrt_export.tiny.prompt_parts import PROMPT_MAPS, Prototypes, ScoreHead
 
@@ -137,15 +137,7 @@ def cpu_decoder_graph(decoder: Decoder, size: int, *, half_weights: bool = True)
     """The graph of `onnx_decoder.decoder_graph` in samrt's operators."""
     d, side = decoder, size // 16
     g = CpuDecoderWriter(decoder, side, half_weights=half_weights)
-    f8, f4, f2 = d.cfg.fine
-    features = [
-        g.input(name, [1, width, size // s, size // s])
-        for name, width, s in zip(FEATURES, (d.cfg.dim, f8, f4, f2), (16, 8, 4, 2), strict=True)
-    ]
-    coords = g.op("Add", g.input("point_coords", ["N", "P", 2]), g.constant(0.5))
-    labels = g.input("point_labels", ["N", "P"])
-    mask = g.input("mask_input", ["N", 1, size // 2, size // 2])
-    has_mask = g.input("has_mask_input", ["N"])
+    features, coords, labels, mask, has_mask = g.decoder_inputs(d.cfg, size)
     first, last = d.dense16[0], d.dense16[1]
     if not isinstance(first, ConvNorm) or not isinstance(last, nn.Conv2d) or last.bias is None:
         raise TypeError("unexpected layers at stride 16")

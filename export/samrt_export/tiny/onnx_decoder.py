@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from samrt_export.graph import GraphBuilder
 from samrt_export.tiny.model import Attention, Decoder, TwoWayBlock
-from samrt_export.tiny.onnx_blocks import FEATURES, Writer, array
+from samrt_export.tiny.onnx_blocks import Writer, array
 from samrt_export.tiny.prompt_parts import PromptMaps, Prototypes
 
 
@@ -354,15 +354,7 @@ def decoder_graph(decoder: Decoder, size: int, *, half_weights: bool = True) -> 
     """Feature maps (batch 1) and N prompts of P points to masks and IoU; see `Decoder.forward`."""
     d, side = decoder, size // 16
     g = DecoderWriter(decoder, side, half_weights=half_weights)
-    f8, f4, f2 = d.cfg.fine
-    features = [
-        g.input(name, [1, width, size // s, size // s])
-        for name, width, s in zip(FEATURES, (d.cfg.dim, f8, f4, f2), (16, 8, 4, 2), strict=True)
-    ]
-    coords = g.op("Add", g.input("point_coords", ["N", "P", 2]), g.constant(0.5))
-    labels = g.input("point_labels", ["N", "P"])
-    mask = g.input("mask_input", ["N", 1, size // 2, size // 2])
-    has_mask = g.input("has_mask_input", ["N"])
+    features, coords, labels, mask, has_mask = g.decoder_inputs(d.cfg, size)
 
     t_code = g.prompt_tokens(coords, labels, has_mask)
     drawn = g.prompt_grid(coords, labels, mask, has_mask)
